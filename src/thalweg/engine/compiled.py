@@ -1,0 +1,270 @@
+"""The fused engine: recorded graphs, compiled once, run over chunks of tensors of any size.
+
+Tensors travel as flat views in storage order, eight to a call, so that one graph serves a model of any size and
+shape; the last chunk is filled up with scratch tensors. Formulas that reduce along axes see real shapes, one tensor
+a call. What no graph can serve (whole matrices, a tensor of one element, an axis of length one, memory with gaps)
+runs on the foreach engine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import eager
+from thalweg.engine.record import Graph, Structure, record
+from thalweg.engine.work import Rule, Work, reduce_model
+from thalweg.recipe import Recipe
+
+#: Tensors in one call of a kernel: enough to hide the cost of the call, few enough to compile fast.
+CHUNK = 8
+#: How many patterns of present gradients a plan is kept for.
+PLANS = 16
+
+
+@cache
+def available(device: torch.device) -> str | None:
+    """``None`` if a compiler for the device is present, else what is missing."""
+    if device.type == "cpu":
+        wanted = os.environ.get("CXX", "g++ or clang++")
+        if any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name):
+            return None
+        return f"no C++ compiler ({wanted}) was found"
+    from importlib.util import find_spec
+
+    return None if find_spec("triton") else "triton is not installed"
+
+
+@dataclass
+class Kernel:
+    """A compiled graph and where its inputs come from."""
+
+    graph: Graph
+    call: Callable[..., Any]
+    count: int
+
+
+@dataclass(frozen=True)
+class Key:
+    """Everything that shapes a family of kernels; equal keys share compiled code, across optimizers too."""
+
+    recipe: Recipe
+    places: tuple[tuple[str, str], ...]
+    structure: Structure
+    count: int
+
+
+@cache
+def _family(key: Key) -> list[list[tuple[str | int, bool]]]:
+    """The barriers that kernels of this key stop at."""
+    return record(key.recipe, list(key.places), key.structure, 1, None)[1]
+
+
+@cache
+def _kernel(key: Key, barrier: int | None) -> Kernel:
+    graph, _ = record(key.recipe, list(key.places), key.structure, key.count, barrier)
+    return Kernel(graph, torch.compile(graph.module.forward, fullgraph=True, dynamic=True), key.count)
+
+
+def _dense(t: Tensor) -> bool:
+    """Whether the tensor fills its memory without gaps or overlaps, in some order of its axes."""
+    if t.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted((st, s) for st, s in zip(t.stride(), t.shape, strict=True) if s > 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _flat(t: Tensor) -> Tensor:
+    """A 1-D alias in storage order. ``.data`` makes it no view, whose base the compiler would guard on."""
+    return torch.as_strided(t, (t.numel(),), (1,), t.storage_offset()).data
+
+
+@dataclass
+class _Chunk:
+    """Works served by one call of each kernel of a family."""
+
+    key: Key
+    at: list[int]
+    fixed: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+    flat: bool = True
+
+    def bind(self, works: list[Work]) -> None:
+        for i, w in enumerate(self.at):
+            work = works[w]
+            alias = _flat if self.flat else lambda t: t.data
+            self.fixed["param", i] = alias(work.param)
+            for role, tensor in work.state.items():
+                # A state of another shape (row means) only occurs where shapes are seen, and is passed as it is.
+                self.fixed["state", i, role] = alias(tensor)
+
+    def gradient(self, work: Work) -> Tensor:
+        grad, param = work.grad, work.param
+        if grad.stride() != param.stride() or not _dense(grad):
+            grad = torch.empty_strided(param.shape, param.stride(), dtype=grad.dtype, device=grad.device).copy_(grad)
+        return _flat(grad) if self.flat else grad.detach()
+
+
+@dataclass
+class Plan:
+    """How one set of parameters is put into chunks; valid while the tensors keep their memory."""
+
+    chunks: list[_Chunk]
+    leftover: list[int]
+    pointers: tuple[int, ...]
+
+
+class Engine:
+    """The compiled engine of one optimizer: its plans. Kernels are shared by the whole process."""
+
+    def __init__(self) -> None:
+        self.plans: dict[Any, Plan] = {}
+
+    def run(self, works: list[Work]) -> None:
+        works = [w for w in works if w.param.numel()]
+        plan = self._plan(works)
+        if plan.chunks:
+            # Two tensors of equal size must not share a size symbol, or a graph would only fit equal sizes.
+            with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+                self._run_chunks(plan.chunks, works)
+        if plan.leftover:
+            eager.run([works[i] for i in plan.leftover], many=True)
+
+    def _plan(self, works: list[Work]) -> Plan:
+        pointers = tuple(p for w in works for p in (w.param.data_ptr(), *(s.data_ptr() for s in w.state.values())))
+        key = tuple((id(w.param), w.rule.recipe, w.rule.flags, w.rule.maximize) for w in works)
+        plan = self.plans.pop(key, None)
+        if plan is None or plan.pointers != pointers:
+            plan = self._make_plan(works, pointers)
+        self.plans[key] = plan
+        if len(self.plans) > PLANS:
+            self.plans.pop(next(iter(self.plans)))
+        return plan
+
+    def _make_plan(self, works: list[Work], pointers: tuple[int, ...]) -> Plan:
+        families: dict[Any, list[int]] = {}
+        leftover: list[int] = []
+        for i, work in enumerate(works):
+            key = self._key(work)
+            if key is None:
+                leftover.append(i)
+            else:
+                families.setdefault((key, work.param.device, work.param.dtype, work.grad.dtype), []).append(i)
+        chunks = []
+        for (key, *_), members in families.items():
+            members.sort(key=lambda i: -works[i].param.numel())
+            for at in range(0, len(members), key.count):
+                chunk = _Chunk(key, members[at : at + key.count], flat=key.structure.ndim == 1)
+                chunk.bind(works)
+                chunks.append(chunk)
+        return Plan(chunks, leftover, pointers)
+
+    def _key(self, work: Work) -> Key | None:
+        rule, param = work.rule, work.param
+        scope = rule.recipe.scope
+        shaped = scope == "row" and param.ndim > 1
+        if scope == "matrix" or param.numel() < 2 or not _dense(param):
+            return None
+        if shaped and (min(param.shape) < 2 or not param.is_contiguous()):
+            return None
+        structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize)
+        return Key(rule.recipe, tuple(rule.places), structure, 1 if shaped else CHUNK)
+
+    def _run_chunks(self, chunks: list[_Chunk], works: list[Work]) -> None:
+        runs = [_Run(chunk, works) for chunk in chunks]
+        coupled = [r for r in runs if r.coupled]
+        for run in runs:
+            if not run.coupled:
+                run.to_model_barrier()
+                run.update()
+        while coupled and any(r.barrier < len(r.kinds) for r in coupled):
+            measured = [(r, r.to_model_barrier()) for r in coupled]
+            pending = [(r, out) for r, out in measured if out is not None]
+            if pending:
+                _share_model_answers(pending)
+        for run in coupled:
+            run.update()
+
+
+class _Run:
+    """One chunk on its way through one step: its inputs so far, and the barrier it has reached."""
+
+    def __init__(self, chunk: _Chunk, works: list[Work]) -> None:
+        self.chunk = chunk
+        self.works = [works[i] for i in chunk.at]
+        self.kinds = _family(chunk.key)
+        self.coupled = any(over == "model" for kind in self.kinds for over, _ in kind)
+        self.barrier = 0
+        self.inputs = dict(chunk.fixed)
+        for i, work in enumerate(self.works):
+            self.inputs["grad", i] = chunk.gradient(work)
+        self.inputs["scalars",] = _scalars([w.rule for w in self.works], chunk.key.count, self.works[0])
+
+    def call(self, barrier: int | None) -> Any:
+        kernel = _kernel(self.chunk.key, barrier)
+        inputs = self.inputs
+        get = inputs.get
+        arguments = [get(k) for k in kernel.graph.inputs]
+        if len(self.works) < kernel.count:
+            arguments = [
+                self.scratch(k, j) if a is None else a
+                for j, (a, k) in enumerate(zip(arguments, kernel.graph.inputs, strict=True))
+            ]
+        return kernel.call(*arguments)
+
+    def scratch(self, key: tuple[Any, ...], position: int) -> Tensor:
+        like = self.inputs[key[0], 0, *key[2:]]
+        return _scratch(position, like.dtype, like.device)
+
+    def to_model_barrier(self) -> list[Tensor] | None:
+        """Measure up to and including the next barrier over the model; ``None`` if there is none left."""
+        while self.barrier < len(self.kinds):
+            kinds = self.kinds[self.barrier]
+            outputs = self.call(self.barrier)
+            for q, ((over, _), output) in enumerate(zip(kinds, outputs, strict=True)):
+                if isinstance(over, int):
+                    self.inputs.update({("answer", self.barrier, q, i): t for i, t in enumerate(output)})
+                elif over == "tensor":
+                    self.inputs["answer", self.barrier, q] = output
+            self.barrier += 1
+            if any(over == "model" for over, _ in kinds):
+                return list(outputs)
+        return None
+
+    def update(self) -> None:
+        self.call(None)
+
+
+def _share_model_answers(pending: list[tuple[_Run, list[Tensor]]]) -> None:
+    first, outputs = pending[0]
+    for q, (over, is_mean) in enumerate(first.kinds[first.barrier - 1]):
+        if over != "model":
+            continue
+        whole = reduce_model([out[q][: len(r.works)] for r, out in pending], outputs[q])
+        if is_mean:
+            whole = whole / sum(w.param.numel() for r, _ in pending for w in r.works)
+        for r, out in pending:
+            r.inputs["answer", r.barrier - 1, q] = whole.to(out[q].device, out[q].dtype)
+
+
+def _scalars(rules: list[Rule], count: int, like: Work) -> Tensor:
+    """The packed vector: a row of numbers per tensor, rounded once from float64 to the compute dtype."""
+    numbers = [n for rule in rules for n in rule.numbers]
+    numbers += rules[0].numbers * (count - len(rules))
+    return torch.tensor(numbers or (0.0,), dtype=like.compute_dtype, device=like.param.device)
+
+
+@cache
+def _scratch(position: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of two ones that fills a place in an incomplete chunk; a place never shares its memory."""
+    return torch.ones(2, dtype=dtype, device=device)

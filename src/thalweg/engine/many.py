@@ -1,0 +1,113 @@
+"""``Many``: a list of tensors that answers arithmetic like one tensor, through torch's foreach operations.
+
+It lets the formulas, written once for one tensor, run over a whole list without a compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _data(value: Any) -> Any:
+    return value.tensors if isinstance(value, Many) else value
+
+
+class Many:
+    """A list of tensors with the arithmetic of one. Operations without a foreach form run in a loop."""
+
+    __slots__ = ("tensors",)
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+
+    def mix(self, a: Any, b: Any, x: Any) -> Many:
+        """``a*self + b*x``, in place on one fresh temporary where the scalars are plain numbers."""
+        if isinstance(b, (int, float)) and isinstance(x, Many):
+            if isinstance(a, (int, float)) and a == 1:
+                return Many(torch._foreach_add(self.tensors, x.tensors, alpha=b))
+            scaled = torch._foreach_mul(self.tensors, _data(a))
+            torch._foreach_add_(scaled, x.tensors, alpha=b)
+            return Many(scaled)
+        return self * a + x * b
+
+    def __add__(self, other: Any) -> Many:
+        return Many(torch._foreach_add(self.tensors, _data(other)))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Many:
+        return Many(torch._foreach_sub(self.tensors, _data(other)))
+
+    def __rsub__(self, other: Any) -> Many:
+        return -self + other
+
+    def __mul__(self, other: Any) -> Many:
+        return Many(torch._foreach_mul(self.tensors, _data(other)))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Many:
+        return Many(torch._foreach_div(self.tensors, _data(other)))
+
+    def __rtruediv__(self, other: Any) -> Many:
+        return self.reciprocal() * other
+
+    def __neg__(self) -> Many:
+        return Many(torch._foreach_neg(self.tensors))
+
+    def __abs__(self) -> Many:
+        return self.abs()
+
+    def __pow__(self, exponent: float) -> Many:
+        return Many(torch._foreach_pow(self.tensors, exponent))
+
+    def sqrt(self) -> Many:
+        return Many(torch._foreach_sqrt(self.tensors))
+
+    def abs(self) -> Many:
+        return Many(torch._foreach_abs(self.tensors))
+
+    def sign(self) -> Many:
+        return Many(torch._foreach_sign(self.tensors))
+
+    def reciprocal(self) -> Many:
+        return Many(torch._foreach_reciprocal(self.tensors))
+
+    def square(self) -> Many:
+        return self * self
+
+    def _each(self, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Many:
+        rows: Iterator[tuple[Any, ...]] = (
+            tuple(a.tensors[i] if isinstance(a, Many) else a for a in args) for i in range(len(self.tensors))
+        )
+        named = [
+            {k: v.tensors[i] if isinstance(v, Many) else v for k, v in kwargs.items()} for i in range(len(self.tensors))
+        ]
+        return Many([function(*row, **kw) for row, kw in zip(rows, named, strict=True)])
+
+    def __getattr__(self, name: str) -> Callable[..., Many]:
+        method = getattr(Tensor, name)
+        return lambda *args, **kwargs: self._each(method, (self, *args), kwargs)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        first = next(a for a in (*args, *kwargs.values()) if isinstance(a, Many))
+        if function is torch.maximum:
+            return Many(torch._foreach_maximum(args[0].tensors, _data(args[1])))
+        return first._each(function, args, kwargs)
+
+
+def _operator(name: str) -> Callable[[Many, Any], Many]:
+    method = getattr(Tensor, name)
+    return lambda self, other: self._each(method, (self, other), {})
+
+
+for _name in ("__gt__", "__ge__", "__lt__", "__le__", "__and__", "__or__"):
+    setattr(Many, _name, _operator(_name))

@@ -1,0 +1,205 @@
+"""Recording a recipe as straight-line graphs: one per barrier and one for the update.
+
+A flow runs once over symbols (``torch.fx`` proxies), so slots may use any Python. At a barrier the recording stops
+and the reduced values become the graph's outputs: a *measure* graph, which stores nothing and reads only what its
+reductions need. The *update* graph runs the whole flow with the answers as inputs, so a state tensor is read and
+written once however many barriers there are, and nothing is changed until every answer is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import fx
+
+from thalweg.engine.view import Bound, View, answer, requests
+from thalweg.recipe import Recipe, Scalars
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What shapes a graph besides the recipe: the chosen flags, the axes it can see, casting and sign."""
+
+    flags: tuple[tuple[str, str, bool], ...] = ()
+    ndim: int = 1
+    cast: torch.dtype | None = None
+    maximize: bool = False
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A recorded graph: its module, and where each input comes from.
+
+    Inputs are ``("scalars",)``, ``("param", i)``, ``("grad", i)``, ``("state", i, role)`` and the answers of earlier
+    barriers: ``("answer", barrier, request)`` for a number per tensor or one for the model, with ``i`` for an axis.
+    """
+
+    module: fx.GraphModule
+    inputs: tuple[tuple[Any, ...], ...]
+    stores: tuple[tuple[Any, ...], ...]
+
+
+class _Recorder:
+    def __init__(self) -> None:
+        self.graph = fx.Graph()
+        self.tracer = fx.proxy.GraphAppendingTracer(self.graph)
+        self.inputs: dict[tuple[Any, ...], fx.Proxy] = {}
+
+    def input(self, *key: Any) -> fx.Proxy:
+        if key not in self.inputs:
+            last = next((n for n in reversed(self.graph.nodes) if n.op == "placeholder"), None)
+            with self.graph.inserting_after(last) if last else self.graph.inserting_before():
+                node = self.graph.placeholder("_".join(map(str, key)))
+            self.inputs[key] = fx.Proxy(node, self.tracer)
+        return self.inputs[key]
+
+    def finish(self, outputs: Any, stores: tuple[tuple[Any, ...], ...], prune: bool) -> Graph:
+        self.graph.output(fx.node.map_aggregate(outputs, lambda v: v.node if isinstance(v, fx.Proxy) else v))
+        if prune:
+            self.graph.eliminate_dead_code()
+        for key, proxy in list(self.inputs.items()):
+            if not proxy.node.users:
+                self.graph.erase_node(proxy.node)
+                del self.inputs[key]
+        order = [n for n in self.graph.nodes if n.op == "placeholder"]
+        where = {proxy.node: key for key, proxy in self.inputs.items()}
+        module = fx.GraphModule(torch.nn.Module(), self.graph)
+        return Graph(module, tuple(where[n] for n in order), stores)
+
+
+class _Lazy(dict[str, Any]):
+    """State by role, made a graph input when first read."""
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        super().__init__()
+        self.read = read
+
+    def __missing__(self, role: str) -> Any:
+        self[role] = value = self.read(role)
+        return value
+
+
+def layout(scalars: Scalars) -> tuple[list[tuple[str, str]], tuple[tuple[str, str, bool], ...]]:
+    """The order of the numbers in the packed vector, and the flags that choose a graph."""
+    numbers = [(p, k) for p, values in scalars.items() for k, v in values.items() if not isinstance(v, bool)]
+    flags = tuple((p, k, v) for p, values in scalars.items() for k, v in values.items() if isinstance(v, bool))
+    return numbers, flags
+
+
+def record(
+    recipe: Recipe, numbers: list[tuple[str, str]], structure: Structure, count: int, barrier: int | None
+) -> tuple[Graph, list[list[tuple[str | int, bool]]]]:
+    """Record ``count`` tensors up to ``barrier`` (or to the end); also the kinds of all barriers passed."""
+    recorder = _Recorder()
+    packed = recorder.input("scalars")
+    kinds: list[list[tuple[str | int, bool]]] = []
+    outputs: list[Any] = []
+    stores: list[tuple[Any, ...]] = []
+
+    def start(i: int) -> tuple[View, Any]:
+        scalars: dict[str, dict[str, Any]] = {"": {}, **{name: {} for name, _ in recipe.slots()}}
+        for j, (place, key) in enumerate(numbers):
+            scalars[place][key] = packed[i * len(numbers) + j]
+        for place, key, value in structure.flags:
+            scalars[place][key] = value
+
+        def load(*key: Any) -> Any:
+            value = recorder.input(*key)
+            return value if structure.cast is None or key[0] == "state" else value.to(structure.cast)
+
+        grad = load("grad", i)
+        x = View(
+            load("param", i),
+            -grad if structure.maximize else grad,
+            _Lazy(lambda role: load("state", i, role)),
+            (1,) * structure.ndim,
+        )
+        return x, recipe.flow(Bound(recipe, scalars), x)
+
+    running = [start(i) for i in range(count)]
+    replies: list[Any] = [None] * count
+    while True:
+        asked: list[Any] = []
+        ended: list[Any] = []
+        for (_, flow), reply in zip(running, replies, strict=True):
+            try:
+                asked.append(flow.send(reply))
+            except StopIteration as stop:
+                ended.append(stop.value)
+        if ended:
+            for i, ((x, _), new) in enumerate(zip(running, ended, strict=True)):
+                recorder.input("param", i).copy_(new)
+                stores.append(("param", i))
+                for role, value in x.new.items():
+                    recorder.input("state", i, role).copy_(value)
+                    stores.append(("state", i, role))
+            return recorder.finish((), tuple(stores), prune=False), kinds
+        at = len(kinds)
+        columns = list(zip(*(requests(a) for a in asked), strict=True))
+        kinds.append([(column[0].over, column[0].mean) for column in columns])
+        if at == barrier:
+            for column in columns:
+                if isinstance(column[0].over, int):
+                    outputs.append([r.value.mean(r.over) if r.mean else r.value.sum(r.over) for r in column])
+                else:
+                    whole = column[0].mean and column[0].over == "tensor"
+                    sums = [r.value.sum() / r.value.numel() if whole else r.value.sum() for r in column]
+                    outputs.append(torch.stack(sums) if count > 1 else sums[0].reshape(1))
+            return recorder.finish(outputs, (), prune=True), kinds
+        replies = []
+        for i, a in enumerate(asked):
+            found = []
+            for q, request in enumerate(requests(a)):
+                if isinstance(request.over, int):
+                    found.append(recorder.input("answer", at, q, i))
+                elif request.over == "tensor":
+                    found.append(recorder.input("answer", at, q)[i])
+                else:
+                    found.append(recorder.input("answer", at, q))
+            replies.append(answer(a, found))
+
+
+def _sample(recipe: Recipe) -> tuple[list[tuple[str, str]], Structure]:
+    """Scalars of an ordinary step (the second of a cycle, at default hyper-parameters), to count and to describe by."""
+    from thalweg.hyper import flatten, join
+
+    h = {**flatten(join(recipe.hypers())), **recipe.group_numbers, "k": 1, "loss_count": 1}
+    scalars = recipe.scalars(h, 2, dict(recipe.numbers))
+    numbers, flags = layout(scalars)
+    return numbers, Structure(flags)
+
+
+@cache
+def barriers(recipe: Recipe, ndim: int = 1) -> list[list[tuple[str | int, bool]]]:
+    """The reductions asked for at each barrier: ``(over, is mean)``."""
+    numbers, structure = _sample(recipe)
+    return record(recipe, numbers, Structure(structure.flags, ndim), 1, None)[1]
+
+
+@cache
+def words(recipe: Recipe, ndim: int = 2) -> float:
+    """Elements read and written per parameter element; tensors smaller than the parameter count as nothing."""
+    numbers, structure = _sample(recipe)
+    structure = Structure(structure.flags, ndim)
+    whole = {role for role, spec in recipe.state((8,) * ndim).items() if spec.shape is None}
+
+    def full(key: tuple[Any, ...]) -> bool:
+        return key[0] in ("param", "grad") or (key[0] == "state" and key[2] in whole)
+
+    kinds = barriers(recipe, ndim)
+    graphs = [record(recipe, numbers, structure, 1, b)[0] for b in [*range(len(kinds)), None]]
+    return float(sum(full(key) for g in graphs for key in (*_read(g), *g.stores)))
+
+
+def _read(graph: Graph) -> list[tuple[Any, ...]]:
+    """The inputs whose values are used, not only overwritten."""
+    nodes = [n for n in graph.module.graph.nodes if n.op == "placeholder"]
+    return [
+        key
+        for key, node in zip(graph.inputs, nodes, strict=True)
+        if any(not (u.target == "copy_" and u.args[0] is node and u.args[1] is not node) for u in node.users)
+    ]

@@ -1,0 +1,83 @@
+"""``Work``: what an engine is handed for one parameter at one step, and how works are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine.record import layout
+from thalweg.recipe import Recipe, Scalars
+
+
+@dataclass(slots=True)
+class Rule:
+    """A recipe with one step's scalars, shared by all parameters that stand at the same step of the same group."""
+
+    recipe: Recipe
+    scalars: Scalars
+    maximize: bool
+    places: list[tuple[str, str]]
+    numbers: tuple[float, ...]
+    flags: tuple[tuple[str, str, bool], ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, scalars: Scalars, maximize: bool) -> Rule:
+        places, flags = layout(scalars)
+        numbers = tuple(float(scalars[place][key]) for place, key in places)
+        return cls(recipe, scalars, maximize, places, numbers, flags)
+
+
+@dataclass(slots=True)
+class Work:
+    """One parameter's step: its tensors (real ones; complex tensors come as real pairs) and its rule."""
+
+    param: Tensor
+    grad: Tensor
+    state: dict[str, Tensor]
+    rule: Rule
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """float64 for float64 parameters, else float32."""
+        return torch.float64 if self.param.dtype == torch.float64 else torch.float32
+
+    @property
+    def cast(self) -> torch.dtype | None:
+        """The dtype to load the parameter and gradient in, where it is not their own."""
+        compute = self.compute_dtype
+        return None if self.param.dtype == compute and self.grad.dtype == compute else compute
+
+    @property
+    def form(self) -> tuple[int, ...]:
+        """The part of the shape the recipe can see: nothing, the number of axes, or all of it."""
+        scope = self.rule.recipe.scope
+        if scope == "matrix":
+            return tuple(self.param.shape)
+        return (self.param.ndim,) if scope == "row" else ()
+
+
+def gather(works: Iterable[Work], key: Callable[[Work], Hashable], limit: int, count: int) -> list[list[Work]]:
+    """Chunks of works with equal keys: at most ``count`` works, and at most ``limit`` elements unless alone."""
+    chunks: list[list[Work]] = []
+    open_chunks: dict[Any, tuple[list[Work], int]] = {}
+    for work in works:
+        k = key(work)
+        size = work.param.numel()
+        chunk, total = open_chunks.get(k, ([], 0))
+        if not chunk or total + size > limit or len(chunk) >= count:
+            chunk, total = [], 0
+            chunks.append(chunk)
+        chunk.append(work)
+        open_chunks[k] = (chunk, total + size)
+    return chunks
+
+
+def reduce_model(partials: list[Tensor], like: Tensor) -> Tensor:
+    """One number for the model from one per tensor, summed in float64 in the plan's order."""
+    home = partials[0].device
+    stacked = torch.cat([p.reshape(-1).to(home, torch.float64) for p in partials])
+    return stacked.sum().to(like.dtype)

@@ -1,0 +1,83 @@
+"""What a process can tell about an optimizer: graphs compiled, cache used, memory held, words moved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+ADAMW_WORDS = 7.0
+"""Words that a fused AdamW moves per element: reads p, g, m, v and writes p, m, v."""
+
+
+def graph_count() -> int:
+    """Graphs compiled in this process so far; asks only where dynamo is loaded, so as not to load it off the clock."""
+    module = sys.modules.get("torch._dynamo.utils")
+    return 0 if module is None else int(module.counters["stats"]["unique_graphs"])
+
+
+def cache_state() -> str:
+    """What the compiler's on-disk caches gave this process: ``cold``, ``warm``, ``mixed``, or ``none`` (unused)."""
+    module = sys.modules.get("torch._dynamo.utils")
+    counters: dict[str, Any] = {} if module is None else module.counters
+    inductor, autograd = counters.get("inductor", {}), counters.get("aot_autograd", {})
+    hits = inductor.get("fxgraph_cache_hit", 0) + autograd.get("autograd_cache_hit", 0)
+    misses = inductor.get("fxgraph_cache_miss", 0) + inductor.get("fxgraph_cache_bypass", 0)
+    if hits and misses:
+        return "mixed"
+    if hits:
+        return "warm"
+    return "cold" if misses or graph_count() else "none"
+
+
+def _walk(events: Sequence[Any]) -> Iterator[Any]:
+    for event in events:
+        yield event
+        yield from _walk(event.children)
+
+
+def peak_extra_bytes(step: Callable[[], None], device: str = "cpu") -> int:
+    """The most memory that one step holds beyond what lives before it.
+
+    On CUDA the allocator's own peak. On CPU the running sum of every allocation and release that the profiler records
+    from torch's allocator, which generated C++ kernels use as well: exact to the byte, where sampling the process's
+    resident size sees neither short-lived nor recycled blocks. Scratch that a BLAS library allocates is not seen.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    profiler: Any = profile.profiler
+    allocation = torch._C._profiler._EventType.Allocation
+    changes = [
+        (event.start_time_ns, event.typed[1].alloc_size)
+        for event in _walk(profiler.kineto_results.experimental_event_tree())
+        if event.typed[0] == allocation
+    ]
+    held = peak = 0
+    for _, change in sorted(changes, key=lambda item: item[0]):
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def state_bytes(opt: Optimizer) -> int:
+    """What the optimizer says it holds; for a plain torch optimizer the sum over its state's tensors."""
+    declared = getattr(opt, "state_bytes", None)
+    if callable(declared):
+        return int(declared())
+    values = (value for state in opt.state.values() for value in state.values())
+    return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
+
+
+def words_per_element(opt: Optimizer) -> float | None:
+    """Words read and written per parameter element and step as the optimizer declares; ``None`` where it does not."""
+    declared = getattr(opt, "words_per_element", None)
+    words = declared() if callable(declared) else None
+    return None if words is None else float(words)

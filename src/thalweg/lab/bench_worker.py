@@ -1,0 +1,244 @@
+"""Measures the step of one optimizer; run as ``python -m thalweg.lab.bench_worker`` with a request on stdin.
+
+One optimizer per process: compiled graphs, caches, warmed allocators and memory of one cannot colour the next, and
+the first step is truly a process's first.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import inspect
+import json
+import math
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from thalweg.lab.bench_probes import (
+    ADAMW_WORDS,
+    cache_state,
+    graph_count,
+    peak_extra_bytes,
+    state_bytes,
+    words_per_element,
+)
+from thalweg.lab.parameter_sets import Shapes, parameter_set
+
+Factory = Callable[[str, list[tuple[str, Parameter]]], Optimizer]
+
+MIN_PAIRS = 3
+"""Pairs measured even where they outrun the time budget: fewer have no quartiles."""
+MIN_SECONDS = 0.5
+"""Fast steps are repeated beyond ``repeats`` for this long (at most twenty-fold), as one costs microseconds."""
+
+
+def library_factory(engine: str) -> Factory:
+    """Builds by name with this library, routing by parameter name where the optimizer does so."""
+
+    def build(name: str, named: list[tuple[str, Parameter]]) -> Optimizer:
+        import thalweg
+
+        return thalweg.create(name, named, engine=engine)
+
+    return build
+
+
+def load_factory(spec: str) -> Factory:
+    """The function that ``module:qualified.name`` says."""
+    module, _, qualname = spec.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def make_parameters(shapes: Shapes, device: str = "cpu", seed: int = 0) -> list[tuple[str, Parameter]]:
+    """Parameters of the set with gradients, all drawn from the seed at the sizes a network has."""
+    generator = torch.Generator(device).manual_seed(seed)
+    named = []
+    for name, shape in shapes:
+        param = Parameter(torch.empty(shape, device=device).normal_(0.0, 0.02, generator=generator))
+        param.grad = torch.empty(shape, device=device).normal_(0.0, 1e-3, generator=generator)
+        named.append((name, param))
+    return named
+
+
+def sharing_gradients(named: list[tuple[str, Parameter]]) -> list[Parameter]:
+    """An own copy of the parameters over the same gradient tensors: a step only reads those, so a copy buys nothing."""
+    copies = []
+    for _, param in named:
+        copy = Parameter(param.detach().clone())
+        copy.grad = param.grad
+        copies.append(copy)
+    return copies
+
+
+def stepper(opt: Optimizer, device: str = "cpu") -> Callable[[], None]:
+    """A call that takes one step and returns when the device has finished it.
+
+    A constant loss goes along where the optimizer takes one, as some scale their step by it.
+    """
+    arguments: dict[str, Any] = {}
+    if "loss" in inspect.signature(opt.step).parameters:
+        arguments["loss"] = torch.tensor(1.0, device=device)
+    if torch.device(device).type == "cuda":
+
+        def step() -> None:
+            opt.step(**arguments)
+            torch.cuda.synchronize(device)
+
+        return step
+    return lambda: opt.step(**arguments)
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles; a mean too, as a median hides what an optimizer does every tenth step only."""
+    q1, median, q3 = (values[0],) * 3 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "q1": q1, "q3": q3, "mean": statistics.fmean(values)}
+
+
+def scaled(spread: dict[str, float], factor: float) -> dict[str, float]:
+    """A summary in another unit."""
+    return {key: value * factor for key, value in spread.items()}
+
+
+def paired_times(
+    ours: Callable[[], None], baseline: Callable[[], None], repeats: int, budget_s: float
+) -> list[tuple[float, float]]:
+    """Seconds of ``(ours, baseline)`` step by step, the order swapped every other pair.
+
+    A shared machine drifts by more than the differences sought; two neighbouring steps see the same machine.
+    """
+    pairs: list[tuple[float, float]] = []
+    clock = time.perf_counter
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        start = clock()
+        while True:
+            flipped = len(pairs) % 2 == 1
+            first, second = (baseline, ours) if flipped else (ours, baseline)
+            t0 = clock()
+            first()
+            t1 = clock()
+            second()
+            t2 = clock()
+            pairs.append((t2 - t1, t1 - t0) if flipped else (t1 - t0, t2 - t1))
+            spent, count = t2 - start, len(pairs)
+            if count >= repeats and (spent >= MIN_SECONDS or count >= 20 * repeats):
+                break
+            if count >= min(MIN_PAIRS, repeats) and spent >= budget_s:
+                break
+    finally:
+        if collecting:
+            gc.enable()
+    return pairs
+
+
+def measure(
+    name: str,
+    factory: Factory,
+    shapes: Shapes,
+    repeats: int = 30,
+    budget_s: float = 40.0,
+    device: str = "cpu",
+    loop_baseline: bool = False,
+) -> dict[str, Any]:
+    """One optimizer's row: its first step, then its steps paired with fused AdamW's, and what it holds and moves.
+
+    ``loop_baseline`` pairs it with ``AdamW(foreach=False)`` as well, the fastest of torch's on a few small tensors.
+    """
+    named = make_parameters(shapes, device)
+    elements = sum(param.numel() for _, param in named)
+    graphs_before = graph_count()
+    opt = factory(name, named)
+    step = stepper(opt, device)
+    start = time.perf_counter()
+    step()
+    row: dict[str, Any] = {"name": name, "first_step_s": time.perf_counter() - start}
+    row["graphs_first_step"] = graph_count() - graphs_before
+    warm_until = time.perf_counter() + budget_s / 8
+    for _ in range(3):
+        step()
+        if time.perf_counter() > warm_until:
+            break
+
+    baselines: dict[str, dict[str, Any]] = {"fused": {"fused": True}}
+    if loop_baseline:
+        baselines["loop"] = {"foreach": False}
+    for label, choice in baselines.items():
+        baseline = torch.optim.AdamW(sharing_gradients(named), **choice)
+        baseline_step = stepper(baseline, device)
+        for _ in range(2):
+            baseline_step()
+        pairs = paired_times(step, baseline_step, repeats, budget_s / len(baselines))
+        row[f"vs_{label}"] = summary([ours / theirs for ours, theirs in pairs])
+        row[f"pairs_{label}"] = len(pairs)
+        row[f"{label}_ms"] = scaled(summary([theirs for _, theirs in pairs]), 1e3)
+        if label == "fused":
+            row["step_ms"] = scaled(summary([ours for ours, _ in pairs]), 1e3)
+        del baseline, baseline_step
+
+    words = words_per_element(opt)
+    held = state_bytes(opt)
+    row["peak_extra_bytes"] = peak_extra_bytes(step, device)
+    row |= {
+        "state_bytes": held,
+        "state_bytes_per_parameter": held / elements,
+        "extra_bytes_per_parameter": row["peak_extra_bytes"] / elements,
+        "words_per_element": words,
+        "bytes_per_s": None if words is None else 4 * words * elements / (row["step_ms"]["median"] / 1e3),
+        "relative_to_words": None if words is None else scaled(row["vs_fused"], ADAMW_WORDS / words),
+        "graphs": graph_count() - graphs_before,
+        "cache": cache_state(),
+        "finite": all(math.isfinite(float(param.detach().sum())) for _, param in named),
+    }
+    return row
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Serves one request of the parent process: a row of measurements, or the graph checks."""
+    torch.set_num_threads(request["threads"])
+    spec = request["factory"]
+    factory = load_factory(spec) if spec else library_factory(request["engine"])
+    name = request["name"]
+    if request["kind"] == "checks":
+        from thalweg.lab.bench_graphs import graphs_under_churn, graphs_under_scaling
+
+        return {
+            "graphs_after_fifth_step_of_churn": graphs_under_churn(name, factory=factory),
+            "graphs_under_scaling": graphs_under_scaling(name, factory=factory),
+        }
+    return measure(
+        name,
+        factory,
+        parameter_set(request["set"]),
+        request["repeats"],
+        request["budget_s"],
+        request["device"],
+        loop_baseline=request["set"] == "tiny",
+    )
+
+
+def main() -> None:
+    """Answers the request on stdin in stdout's last line, as libraries print there at will; an error is an answer."""
+    request = json.load(sys.stdin)
+    try:
+        reply = answer(request)
+    except Exception as error:  # whatever an optimizer raises belongs in its row, not on the terminal
+        traceback.print_exc()
+        summary_line = (str(error).strip().splitlines() or [""])[0]
+        reply = {"name": request["name"], "error": f"{type(error).__name__}: {summary_line}"}
+    print(f"\n{json.dumps(reply)}")
+
+
+if __name__ == "__main__":
+    main()

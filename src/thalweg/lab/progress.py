@@ -1,0 +1,145 @@
+"""What the user sees while a race runs: a live board on a terminal, one plain line per run anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from thalweg.lab import wording
+from thalweg.lab.contenders import Contender
+from thalweg.lab.summary import Record
+from thalweg.lab.tasks import Task
+
+
+class Board(Protocol):
+    """Told of every run; shows it or does not."""
+
+    def begin(self, done: int, total: int) -> None:
+        """The race starts (or goes on) with so many runs done."""
+        ...
+
+    def ran(self, record: Record, total: int) -> None:
+        """A run has ended; the total may have grown."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Something the user should know, such as a worker that died."""
+        ...
+
+
+class SilentBoard:
+    """For programs."""
+
+    def begin(self, done: int, total: int) -> None:
+        """Show nothing."""
+
+    def ran(self, record: Record, total: int) -> None:
+        """Show nothing."""
+
+    def note(self, message: str) -> None:
+        """Show nothing."""
+
+
+def outcome(task: Task, record: Record) -> str:
+    """A run's result in a few words."""
+    if record["status"] == "finished":
+        return f"{task.metric} {wording.metric(task, record['validation'][task.metric])}"
+    return f"{record['status']}: {record['reason']}"
+
+
+class PlainBoard:
+    """One line per run, for logs."""
+
+    def __init__(self, task: Task, console: Console) -> None:
+        self._task, self._console, self._done = task, console, 0
+
+    def begin(self, done: int, total: int) -> None:
+        """Say how much there is to do."""
+        self._done = done
+        self._print(f"{self._task.name}: {total} runs to begin with" + (f", {done} done already" if done else ""))
+
+    def ran(self, record: Record, total: int) -> None:
+        """Say what the run gave."""
+        self._done += 1
+        duration = f"  {record['seconds']:.1f} s" if "seconds" in record else ""
+        self._print(
+            f"[{self._done}/{total}] {record['label']}  lr {wording.rate(record['lr'])}  seed {record['seed']}  "
+            f"{outcome(self._task, record)}{duration}"
+        )
+
+    def note(self, message: str) -> None:
+        """Say it."""
+        self._print(message)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveBoard:
+    """A table that is redrawn in place, with a bar under it; erased at the end, when the ranking follows."""
+
+    def __init__(self, task: Task, contenders: Sequence[Contender], console: Console) -> None:
+        self._task, self._console = task, console
+        self._records: dict[str, list[Record]] = {contender.label: [] for contender in contenders}
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._row = self._bar.add_task(task.name, total=None)
+        self._drawn = 0.0
+        self._live = Live(self._picture(), console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveBoard:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def begin(self, done: int, total: int) -> None:
+        """Start the bar where the race stands."""
+        self._bar.update(self._row, completed=done, total=total)
+
+    def ran(self, record: Record, total: int) -> None:
+        """Count the run and redraw, though not more often than the eye can follow."""
+        self._records[record["label"]].append(record)
+        self._bar.update(self._row, advance=1, total=total)
+        if time.monotonic() - self._drawn > 0.25:
+            self._drawn = time.monotonic()
+            self._live.update(self._picture())
+
+    def note(self, message: str) -> None:
+        """Print above the board."""
+        self._console.print(message, markup=False, highlight=False)
+
+    def _picture(self) -> Group:
+        task = self._task
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for heading in ("optimizer", "runs", f"best validation {task.metric}", "at lr", "diverged", "failed"):
+            table.add_column(heading, justify="left" if heading == "optimizer" else "right", no_wrap=True)
+        choose = max if task.direction == "max" else min
+        for label, records in self._records.items():
+            finished = [record for record in records if record["status"] == "finished"]
+            best = choose(finished, key=lambda record: record["validation"][task.metric]) if finished else None
+            table.add_row(
+                label,
+                str(len(records)),
+                wording.metric(task, best["validation"][task.metric]) if best else "–",
+                wording.rate(best["lr"]) if best else "–",
+                *(str(sum(record["status"] == status for record in records)) for status in ("diverged", "failed")),
+            )
+        return Group(table, self._bar)

@@ -1,0 +1,68 @@
+"""`thalweg show`: an optimizer's registry entry and docstring, with its memory measured rather than promised."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+import thalweg
+
+SIDE = 256
+
+
+def state_bytes_per_parameter(name: str) -> float | None:
+    """Measured on one square matrix after one step; None where the optimizer cannot be stepped out of the box."""
+    model = nn.Linear(SIDE, SIDE, bias=False)
+    try:
+        optimizer = thalweg.create(name, model)
+        loss = model(torch.ones(1, SIDE)).square().mean()
+        loss.backward()
+        optimizer.step(loss=loss.detach())
+        return optimizer.state_bytes() / (SIDE * SIDE)
+    except Exception:
+        return None
+
+
+def description(entry: Any) -> dict[str, Any]:
+    """What there is to know, for programs and for `picture`."""
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "class": f"{entry.cls.__module__}.{entry.cls.__qualname__}",
+        "doc": inspect.cleandoc(entry.cls.__doc__ or ""),
+        "defaults": {key: _plain(value) for key, value in entry.defaults.items()},
+        "needs_loss": entry.needs_loss,
+        "state_bytes_per_parameter": state_bytes_per_parameter(entry.name),
+        "source": entry.source,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def picture(found: dict[str, Any]) -> Group:
+    """For people; the docstring is shown as it is written, because its equations are set in plain text."""
+    facts = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    facts.add_row("class", found["class"])
+    facts.add_row("defaults", ", ".join(f"{key}={value}" for key, value in found["defaults"].items()))
+    per_parameter = found["state_bytes_per_parameter"]
+    if per_parameter is not None:
+        facts.add_row(
+            "state", f"{per_parameter:.3g} bytes per parameter, measured on a {SIDE} by {SIDE} float32 matrix"
+        )
+    if found["needs_loss"]:
+        facts.add_row("step", "needs the loss: step(loss=loss) or a closure")
+    facts.add_row("source", found["source"])
+    heading = Text.assemble((found["name"], "bold"), "  ", found["title"])
+    return Group(heading, Text(), Text(found["doc"]), Text(), facts)

@@ -1,0 +1,445 @@
+"""``Optimizer``: parameter groups, validation, ``step``, modes, and the torch contract. The maths is in the recipes."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from thalweg import storage
+from thalweg.engine import compiled, eager
+from thalweg.engine.work import Rule, Work
+from thalweg.hyper import flatten, join, suggest, validate
+from thalweg.recipe import Recipe, with_outer
+from thalweg.slots.base import Slot
+from thalweg.slots.outer import ScheduleFree
+
+#: Keys of torch's own groups. They are kept so that checkpoints load both ways; see ``_check_flags``.
+FLAGS: dict[str, Any] = {
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+}
+#: Keys that schedulers, trainers and checkpoints put into groups, and that no recipe reads.
+FOREIGN = frozenset(
+    "params param_names recipe train_mode name group_name initial_lr max_lr min_lr base_momentum max_momentum"
+    " swa_lr lr_scale use_fallback momentum betas".split()
+)
+ENGINES = ("auto", "compiled", "foreach", "reference")
+#: Parameter elements from which ``engine="auto"`` compiles; below, a compiler costs more than it ever gives back.
+COMPILE_FROM = 1 << 20
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Any recipe over any parameter groups: ``Optimizer(groups, recipe=ADAMW, lr=3e-4, outer=Lookahead())``.
+
+    Args:
+        params: parameters, ``(name, parameter)`` pairs, or groups. A group may hold its own ``recipe``.
+        recipe: the update rule of groups that name none; a ``Recipe`` or the name of a registered optimizer.
+        outer: an outer method (``Lookahead``, ``ScheduleFree``) around every group's recipe.
+        engine: "auto" (compiled from 2^20 elements on where there is a compiler, else foreach), "compiled",
+            "foreach" or "reference".
+        maximize: ascend instead of descend.
+        hyper: numbers of the recipe, such as ``lr`` or ``betas``; the defaults and ranges are the recipe's.
+
+    Raises:
+        ValueError: a number out of range, an unknown option, or one that this recipe does not read.
+        TypeError: a value of the wrong type.
+
+    Example:
+        >>> import torch, thalweg
+        >>> p = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        >>> opt = thalweg.Optimizer([p], recipe=thalweg.ADAMW, lr=0.1, outer=thalweg.Lookahead(5, 0.5))
+        >>> p.grad = torch.tensor([0.5, -0.5])
+        >>> opt.step()
+        >>> p.detach()
+        tensor([ 0.8990, -1.8980])
+    """
+
+    needs_model: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        params: ParamsT,
+        recipe: Recipe | str | None = None,
+        *,
+        outer: Slot | None = None,
+        engine: str = "auto",
+        **hyper: Any,
+    ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"Invalid engine: {engine!r}; legal are {', '.join(ENGINES)}")
+        if outer is not None and not isinstance(outer, Slot):
+            raise TypeError(f"outer must be a slot such as Lookahead(5, 0.5), got {outer!r}")
+        if isinstance(params, (set, frozenset)):
+            raise TypeError("params must have an order: a set was given; pass a list")
+        self.engine = engine
+        self.outer = outer
+        self._recipes: dict[str, Recipe] = {}
+        self._default_recipe = None if recipe is None else find_recipe(recipe)
+        self._compiled = compiled.Engine()
+        self._given = frozenset(hyper)
+        numbers = {} if self._default_recipe is None else join(self._default_recipe.hypers())
+        super().__init__(params, {**FLAGS, **numbers, **hyper})
+        legal = self._option_names().union(*(join(self.recipe_of(g).hypers()) for g in self.param_groups))
+        for name in hyper.keys() - legal:
+            raise ValueError(f"{type(self).__name__} has no option {name!r}, or none of its recipes reads it." + suggest(name, legal))
+
+    def _option_names(self) -> set[str]:
+        """Names of options that any group may hold, beyond the numbers its recipe reads."""
+        return set(FLAGS)
+
+    # ------------------------------------------------------------------------------------------------- groups
+
+    def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
+        """The recipe of a group, from its options as they are now."""
+        return self._recipes[group["recipe"]]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, where all groups share one; ``recipe_of(group)`` otherwise."""
+        found = {self.recipe_of(group) for group in self.param_groups}
+        if len(found) > 1:
+            raise AttributeError(f"the {len(self.param_groups)} groups have {len(found)} recipes; use recipe_of(group)")
+        return found.pop()
+
+    def _choose_recipe(self, group: dict[str, Any]) -> Recipe:
+        chosen = group.pop("recipe", None) or self._default_recipe
+        if chosen is None:
+            raise ValueError("this group has no recipe: give one in the group, or Optimizer(..., recipe=...)")
+        return with_outer(find_recipe(chosen), self.outer)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group. Its options are checked first; nothing is added if one is not legal."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, got {type(param_group).__name__}")
+        group = dict(param_group)
+        names = self._option_names()
+        for key in names & self.defaults.keys():
+            group.setdefault(key, self.defaults[key])
+        recipe = self._choose_recipe(group)
+        hypers = recipe.hypers()
+        legal = join(hypers).keys() | names
+        for key in group.keys() - legal - FOREIGN - recipe.group_numbers.keys():
+            if not key.startswith("_"):
+                raise ValueError(f"{type(self).__name__}: a parameter group has no option {key!r}." + suggest(key, legal))
+        for key, value in join(hypers).items():
+            group.setdefault(key, self.defaults[key] if key in self._given else value)
+        group.update(validate(group, hypers))
+        self._check_options(group)
+        group["recipe"] = recipe.spec
+        for key, value in recipe.group_numbers.items():
+            group.setdefault(key, value)
+        if isinstance(recipe.outer, ScheduleFree):
+            group.setdefault("train_mode", True)
+        for key, value in group.items():
+            if isinstance(value, Tensor) and key != "params":
+                group[key] = value.clone()
+        # torch fills a group from ``defaults``; what this group's recipe does not read must not get there.
+        everything = self.defaults
+        self.defaults = {k: v for k, v in everything.items() if k in legal}
+        try:
+            super().add_param_group(group)
+        finally:
+            self.defaults = everything
+        self._recipes[recipe.spec] = recipe
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        for key in ("maximize", "capturable", "differentiable"):
+            if not isinstance(group[key], bool):
+                raise TypeError(f"{key} must be True or False, got {group[key]!r}")
+        for key in ("capturable", "differentiable"):
+            if group[key]:
+                raise ValueError(f"{key}=True is not supported yet; leave it False")
+
+    # --------------------------------------------------------------------------------------------------- step
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:  # type: ignore[override]
+        """Take one step; return the closure's loss.
+
+        ``loss``: this step's loss (a number or one-element tensor) for optimizers that use it; others ignore it.
+        A closure's return value serves as the loss where none is given.
+        """
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
+        self._take_step(result if loss is None else loss)
+        return result
+
+    def _take_step(self, loss: Any) -> None:
+        groups = [(g, self.recipe_of(g), [p for p in g["params"] if p.grad is not None]) for g in self.param_groups]
+        groups = [entry for entry in groups if entry[2]]
+        if not groups:
+            return
+        for group, recipe, params in groups:
+            if not group.get("train_mode", True):
+                raise RuntimeError(
+                    "step() in eval mode: the parameters hold the averaged weights; call optimizer.train() first"
+                )
+            for p in params:
+                if p.grad.layout != torch.strided:  # type: ignore[union-attr]
+                    raise RuntimeError(
+                        f"{type(self).__name__} does not support sparse gradients; build the embedding with sparse=False"
+                    )
+        if self._is_rehearsal(groups):
+            for _, recipe, params in groups:
+                for p in params:
+                    storage.create(self.state[p], p, recipe, {})
+            return
+        saved = [{k: g[k] for k in recipe.group_numbers} for g, recipe, _ in groups]
+        try:
+            works, steps = self._prepare(groups, loss)
+        except Exception:
+            for (group, _, _), values in zip(groups, saved, strict=True):
+                group.update(values)
+            raise
+        self._run(works)
+        torch._foreach_add_([s["step"] for s, _ in steps], 1)
+        for state, numbers in steps:
+            for key, value in numbers.items():
+                state[key].fill_(value)
+
+    def _is_rehearsal(self, groups: list[tuple[dict[str, Any], Recipe, list[Tensor]]]) -> bool:
+        """Whether this is the empty step that checkpoint tools take to make state appear: fresh, lr 0, gradients 0."""
+        return (
+            all(g.get("lr") is not None and float(g["lr"]) == 0 for g, _, _ in groups)
+            and not any(p in self.state and self.state[p] for _, _, params in groups for p in params)
+            and not any(bool(p.grad.any()) for _, _, params in groups for p in params)  # type: ignore[union-attr]
+        )
+
+    def _prepare(
+        self, groups: list[tuple[dict[str, Any], Recipe, list[Tensor]]], loss: Any
+    ) -> tuple[list[Work], list[tuple[dict[str, Any], dict[str, float]]]]:
+        """Scalars of every parameter that moves, as works; moves the groups' own numbers, and nothing else."""
+        value = None
+        if any(recipe.needs_loss for _, recipe, _ in groups) and loss is not None:
+            value = float(loss)
+        works: list[Work] = []
+        steps: list[tuple[dict[str, Any], dict[str, float]]] = []
+        for group, recipe, _ in groups:
+            for _, slot in recipe.slots():
+                slot.advance(group, value)
+        for group, recipe, params in groups:
+            h = flatten({k: v for k, v in group.items() if k != "params"})
+            start = recipe.numbers
+            rules: dict[Any, tuple[Rule, dict[str, float]]] = {}
+            for p in params:
+                state = self.state[p]
+                storage.create(state, p, recipe, h)
+                t = int(state["step"].item()) + 1
+                numbers = {k: state[k].item() for k in start} if start else {}
+                at = (t, *numbers.values())
+                if at not in rules:
+                    rules[at] = Rule.of(recipe, recipe.scalars(h, t, numbers), group["maximize"]), numbers
+                rule, after = rules[at]
+                steps.append((state, after))
+                works.append(storage.work(p, state, rule))
+        return works, steps
+
+    def _run(self, works: list[Work]) -> None:
+        engine = self.engine_in_use
+        if engine == "compiled":
+            self._compiled.run(works)
+        else:
+            eager.run(works, many=engine == "foreach")
+
+    @property
+    def engine_in_use(self) -> str:
+        """The engine that ``engine`` stands for with these parameters, on this machine."""
+        if self.engine != "auto":
+            return self.engine
+        params = [p for group in self.param_groups for p in group["params"]]
+        if sum(p.numel() for p in params) < COMPILE_FROM:
+            return "foreach"
+        missing = next((m for d in {p.device for p in params} if (m := compiled.available(d))), None)
+        if missing is None:
+            return "compiled"
+        _warn_once(missing)
+        return "foreach"
+
+    # -------------------------------------------------------------------------------------------------- modes
+
+    def train(self, mode: bool = True) -> Optimizer:
+        """Put the weights that gradients are taken at into the parameters; does nothing without averaged iterates."""
+        for group in self.param_groups:
+            if group.get("train_mode", mode) != mode:
+                outer = self.recipe_of(group).outer
+                assert isinstance(outer, ScheduleFree)
+                weight = 1 - outer.beta if mode else 1 - 1 / outer.beta
+                with torch.no_grad():
+                    for p in group["params"]:
+                        if "z" in self.state.get(p, {}):
+                            p.lerp_(self.state[p]["z"].to(p.dtype), weight)
+                group["train_mode"] = mode
+        return self
+
+    def eval(self) -> Optimizer:
+        """Put the averaged weights into the parameters, for evaluation and for saving the model."""
+        return self.train(False)
+
+    # --------------------------------------------------------------------------------------------- accounting
+
+    def state_bytes(self) -> int:
+        """Bytes of all state tensors that exist now (they are made at the first step)."""
+        return sum(t.nbytes for s in self.state.values() for t in s.values() if isinstance(t, Tensor))
+
+    def words_per_element(self) -> float:
+        """Elements read and written per parameter element and step, averaged over the parameters."""
+        sizes = [(self.recipe_of(g), sum(p.numel() for p in g["params"])) for g in self.param_groups]
+        return sum(r.words() * n for r, n in sizes) / max(sum(n for _, n in sizes), 1)
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} (engine {self.engine})"]
+        for i, group in enumerate(self.param_groups):
+            recipe = self.recipe_of(group)
+            count = sum(p.numel() for p in group["params"])
+            known = [*join(recipe.hypers()), *sorted(self._option_names() - FLAGS.keys() - join(recipe.hypers()).keys()), "maximize"]
+            values = ", ".join(f"{k}={group[k]:g}" if isinstance(group[k], float) else f"{k}={group[k]}" for k in known)
+            lines += [f"group {i}: {len(group['params'])} tensors, {count:,} parameters; {values}", str(recipe)]
+        return "\n".join(lines)
+
+    # -------------------------------------------------------------------------------------------- checkpoints
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and deepcopy keep: torch's three, and the recipes and options. Plans are made anew."""
+        kept = ("engine", "outer", "_recipes", "_default_recipe", "_given")
+        return {**super().__getstate__(), **{k: self.__dict__[k] for k in kept}}  # type: ignore[misc]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._compiled = compiled.Engine()
+        for group in self.param_groups:
+            for key in self._option_names() & self.defaults.keys():
+                group.setdefault(key, self.defaults[key])
+        for values in self.state.values():
+            if "step" in values:
+                values["step"] = storage.as_step(values["step"])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a checkpoint of this optimizer, or of torch.optim's of the same name.
+
+        The checkpoint is checked first; one that does not fit (other recipe, shapes, missing or extra state) raises a
+        ValueError that names the first misfit and changes nothing. State keeps the library's dtypes, and shares no
+        memory with ``state_dict``.
+        """
+        loading = storage.Loading(self)
+        before = self.register_load_state_dict_pre_hook(loading.check)
+        after = self.register_load_state_dict_post_hook(loading.restore, prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
+            after.remove()
+
+
+def find_recipe(recipe: Recipe | str) -> Recipe:
+    """A recipe, or the recipe of a registered name."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, str):
+        from thalweg.registry import get
+
+        return get(recipe).recipe
+    raise TypeError(f"recipe must be a Recipe or the name of an optimizer, got {recipe!r} of {type(recipe).__name__}")
+
+
+class Named(Optimizer):
+    """Base of the named optimizers: torch's signature, and a recipe built from the options of each group."""
+
+    def __init__(self, params: ParamsT, options: Mapping[str, Any], **hyper: Any) -> None:
+        options = dict(options)
+        outer, engine = options.pop("outer", None), options.pop("engine", "auto")
+        unknown = options.keys() - FLAGS.keys()
+        if unknown:
+            legal = (hyper.keys() | FLAGS.keys() | {"outer", "engine"}) - {"params"}
+            name = sorted(unknown)[0]
+            raise ValueError(f"{type(self).__name__} has no option {name!r}." + suggest(name, legal))
+        engine = self._torch_engine(engine, options)
+        super().__init__(params, outer=outer, engine=engine, **{**FLAGS, **options, **hyper})
+
+    def _torch_engine(self, engine: str, options: Mapping[str, Any]) -> str:
+        """torch's switches: ``fused=True`` is the compiled engine, ``foreach=True/False`` foreach and reference."""
+        if options.get("fused") and options.get("foreach"):
+            raise ValueError("fused and foreach cannot both be True")
+        if engine == "auto":
+            if options.get("fused"):
+                return "compiled"
+            if options.get("foreach") is not None:
+                return "foreach" if options["foreach"] else "reference"
+        return engine
+
+    @classmethod
+    def build(cls, **options: Any) -> Recipe:
+        """The recipe for these options (``structure`` names them)."""
+        raise NotImplementedError
+
+    #: Options of a group that shape the recipe. Of a number, ``build`` sees only whether it is zero.
+    structure: ClassVar[tuple[str, ...]] = ()
+
+    def _option_names(self) -> set[str]:
+        return {*FLAGS, *self._given}
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        super()._check_options(group)
+        for key in self.structure:
+            if isinstance(self._signature_default(key), bool) and not isinstance(group[key], bool):
+                raise TypeError(f"{key} must be True or False, got {group[key]!r}")
+
+    def _choose_recipe(self, group: dict[str, Any]) -> Recipe:
+        if isinstance(group.pop("recipe", None), Recipe):
+            raise ValueError(f"{type(self).__name__} has its own recipe; use thalweg.Optimizer for groups that name one")
+        recipe = self._built(group)
+        read = join(recipe.hypers()).keys() | FLAGS.keys() | set(self.structure)
+        for key in self._given - read:
+            default = self._signature_default(key)
+            if group[key] != default:
+                raise ValueError(
+                    f"{type(self).__name__}: {key}={group[key]!r} has no effect with these options; leave it at {default!r}"
+                )
+        return recipe
+
+    def _built(self, group: Mapping[str, Any]) -> Recipe:
+        values = (group[k] for k in self.structure)
+        return _build(type(self), self.outer, *(bool(v) if isinstance(v, (int, float)) else v for v in values))
+
+    def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
+        """The recipe for the group's options as they are now; a changed option takes effect at the next step."""
+        recipe = self._built(group)
+        if isinstance(group, dict) and group.get("recipe") != recipe.spec:
+            group["recipe"] = recipe.spec
+        return recipe
+
+    @classmethod
+    def _signature_default(cls, key: str) -> Any:
+        return inspect.signature(cls.__init__).parameters[key].default
+
+
+@cache
+def _build(cls: type[Named], outer: Slot | None, *values: Any) -> Recipe:
+    return with_outer(cls.build(**dict(zip(cls.structure, values, strict=True))), outer)
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(missing: str) -> None:
+    if missing not in _warned:
+        _warned.add(missing)
+        warnings.warn(
+            f"thalweg: {missing}, so the foreach engine is used, which is slower; engine='foreach' silences this",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+__all__ = ["Named", "Optimizer", "find_recipe"]

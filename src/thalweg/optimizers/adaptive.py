@@ -1,0 +1,144 @@
+"""Adagrad and RMSprop: the first denominators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim.optimizer import ParamsT
+
+from thalweg.optimizer import Named
+from thalweg.recipe import Recipe
+from thalweg.recipes import ADAGRAD, RMSPROP
+from thalweg.registry import register
+from thalweg.slots.average import Average, Centred
+from thalweg.slots.law import Heavy, Plain
+
+
+@register("adagrad", source="Duchi, Hazan & Singer, JMLR 12 (2011)")
+class Adagrad(Named):
+    """Adagrad: every coordinate's rate falls with the sum of its squared gradients; torch.optim.Adagrad's drop-in.
+
+    Equations::
+
+        g = g + weight_decay*p
+        s <- s + g^2                               s starts at initial_accumulator_value
+        p <- p - lr/(1 + (t-1)*lr_decay) * g/(sqrt(s) + eps)
+
+    Args:
+        params: parameters, ``(name, parameter)`` pairs or groups.
+        lr: learning rate, >= 0.
+        lr_decay: >= 0.
+        weight_decay: coupled (L2) decay, >= 0.
+        initial_accumulator_value: >= 0.
+        eps: >= 0.
+        maximize: ascend instead of descend.
+        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+
+    State: sum, 4 bytes per parameter, made at the first step (torch makes it at construction).
+    Memory: 1 pass, 5 words per element.
+
+    Example:
+        >>> p = torch.nn.Parameter(torch.ones(2))
+        >>> opt = thalweg.Adagrad([p], lr=0.1)
+        >>> (p**2).sum().backward(); opt.step(); p.data
+        tensor([0.9000, 0.9000])
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        *,
+        maximize: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            params,
+            options,
+            lr=lr,
+            lr_decay=lr_decay,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            eps=eps,
+            maximize=maximize,
+        )
+
+    @classmethod
+    def build(cls) -> Recipe:  # type: ignore[override]
+        return ADAGRAD
+
+
+@register("rmsprop", source="Hinton, Coursera lecture 6 (2012); centred: arXiv 1308.0850")
+class RMSprop(Named):
+    """RMSprop: divide by a running root mean square of the gradient; torch.optim.RMSprop's drop-in.
+
+    Equations::
+
+        g = g + weight_decay*p
+        v <- alpha*v + (1-alpha)*g^2
+        centered: a <- alpha*a + (1-alpha)*g ; read max(v - a^2, 0) for v
+        u = g/(sqrt(v) + eps)
+        momentum: b <- momentum*b + u ; u = b
+        p <- p - lr*u
+
+    Args:
+        params: parameters, ``(name, parameter)`` pairs or groups.
+        lr: learning rate, >= 0.
+        alpha: 0 <= x < 1.
+        eps: >= 0.
+        weight_decay: coupled (L2) decay, >= 0.
+        momentum: >= 0; 0 keeps no buffer.
+        centered: divide by the standard deviation instead.
+        maximize: ascend instead of descend.
+        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+
+    State: square_avg (4 bytes per parameter), momentum_buffer (+4), grad_avg (+4 centred).
+    Memory: 1 pass, 5 words per element, and 2 more for each extra state.
+    The centred variance is held at zero where rounding would make it negative (torch returns NaN there).
+
+    Example:
+        >>> p = torch.nn.Parameter(torch.ones(2))
+        >>> opt = thalweg.RMSprop([p], lr=0.01)
+        >>> (p**2).sum().backward(); opt.step(); p.data
+        tensor([0.9000, 0.9000])
+    """
+
+    structure = ("momentum", "centered")
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        *,
+        maximize: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            params,
+            options,
+            lr=lr,
+            alpha=alpha,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            centered=centered,
+            maximize=maximize,
+        )
+
+    @classmethod
+    def build(cls, momentum: bool, centered: bool) -> Recipe:  # type: ignore[override]
+        recipe = RMSPROP
+        if centered:
+            square = recipe.second
+            assert isinstance(square, Average)
+            recipe = recipe.but(second=Centred(square, Average("grad_avg", Plain("alpha", 0.99))))
+        return recipe.but(first=Average("momentum_buffer", Heavy(dampened=False))) if momentum else recipe

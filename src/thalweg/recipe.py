@@ -1,0 +1,180 @@
+"""``Recipe``: a frozen choice of slots and a flow, one complete update rule. It is data: hashable, comparable, printable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any
+
+from thalweg import flows
+from thalweg.hyper import RATE, Hyper
+from thalweg.slots.base import SCOPES, Slot, State
+
+Scalars = dict[str, dict[str, "float | bool"]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One complete update rule: what stands in each place, and the order (``flow``) in which the places act.
+
+    A place left ``None`` passes its input through. ``but`` makes a changed copy; ``str`` gives the equations, the
+    state bytes per parameter and the passes over memory.
+
+    Example:
+        >>> from thalweg.recipes import ADAMW, LION
+        >>> ADAMW == ADAMW.but(), ADAMW == LION
+        (True, False)
+    """
+
+    gradient: Slot | None = None
+    second: Slot | None = None
+    first: Slot | None = None
+    ratio: Slot | None = None
+    direction: Slot | None = None
+    coupled: Slot | None = None
+    scale: Slot | None = None
+    rate: Slot | None = None
+    decay: Slot | None = None
+    outer: Slot | None = None
+    flow: Callable[[Any, Any], flows.Flow] = flows.moment_first
+
+    def __post_init__(self) -> None:
+        for name, slot in ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "flow"):
+            if slot is not None and not isinstance(slot, Slot):
+                raise TypeError(f"{name} must be a slot or None, got {slot!r} of type {type(slot).__name__}")
+        roles: dict[str, str] = {}
+        for name, slot in self.slots():
+            for role in slot.state((2, 2)):
+                if role in roles:
+                    raise ValueError(f"slots {roles[role]!r} and {name!r} both keep the state {role!r}; rename one")
+                roles[role] = name
+
+    def but(self, **changes: Any) -> Recipe:
+        """A copy with other slots. Unknown places raise a TypeError that lists the legal ones."""
+        unknown = changes.keys() - {f.name for f in fields(self)}
+        if unknown:
+            raise TypeError(f"no place {sorted(unknown)} in a recipe; legal: {[f.name for f in fields(self)]}")
+        return replace(self, **changes)
+
+    def slots(self) -> Iterator[tuple[str, Slot]]:
+        """The filled places, in the order of the fields."""
+        for field in fields(self):
+            slot = getattr(self, field.name)
+            if isinstance(slot, Slot):
+                yield field.name, slot
+
+    @property
+    def scope(self) -> str:
+        """The widest reduction any slot asks for."""
+        return max((slot.scope for _, slot in self.slots()), key=SCOPES.index, default="element")
+
+    @property
+    def needs_loss(self) -> bool:
+        """Whether the step must be given the loss."""
+        return any(slot.needs_loss for _, slot in self.slots())
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Host numbers kept per parameter, with their starting values."""
+        return {k: v for _, slot in self.slots() for k, v in slot.numbers.items()}
+
+    @property
+    def group_numbers(self) -> dict[str, float]:
+        """Host numbers kept per parameter group, with their starting values."""
+        return {k: v for _, slot in self.slots() for k, v in slot.group_numbers.items()}
+
+    def hypers(self) -> dict[str, Hyper]:
+        """Every number the recipe reads from its group, by reference."""
+        found = {"lr": RATE}
+        for _, slot in self.slots():
+            found.update(slot.hypers())
+        return found
+
+    def state(self, shape: tuple[int, ...]) -> dict[str, State]:
+        """The state tensors of a parameter of that shape, by role."""
+        return {role: spec for _, slot in self.slots() for role, spec in slot.state(shape).items()}
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Scalars:
+        """This step's host numbers of every slot, in float64; ``numbers`` moves on in place."""
+        lr = h.get("lr")
+        for slot in (self.rate, self.outer):
+            if slot is not None:
+                lr = slot.lr({**h, "lr": lr}, t)
+        h = {**h, "lr": lr}
+        found: Scalars = {"": {} if lr is None else {"lr": lr}}
+        for name, slot in self.slots():
+            found[name] = slot.scalars(h, t, numbers)
+        return found
+
+    @property
+    def spec(self) -> str:
+        """One line that identifies the recipe in a checkpoint: its slots and fields."""
+        return repr(self)
+
+    def __repr__(self) -> str:
+        parts = [f"{name}={slot!r}" for name, slot in self.slots()]
+        if self.flow is not flows.moment_first:
+            parts.append(f"flow={self.flow.__name__}")
+        return f"Recipe({', '.join(parts)})"
+
+    def equations(self) -> list[str]:
+        """The update rule, a line an idea, in the order in which the flow applies them."""
+        order = {
+            flows.moment_first: "gradient first second ratio direction coupled scale rate decay",
+            flows.first_then_second: "gradient first second ratio direction coupled scale rate decay",
+            flows.normalise_first: "gradient second ratio first scale rate decay",
+            flows.step_first: "gradient second ratio scale rate first decay",
+        }.get(self.flow, " ".join(name for name, _ in self.slots() if name != "outer"))
+        slots = [getattr(self, name) for name in order.split()]
+        lines = [slot.equation() for slot in slots if slot is not None]
+        return [*lines, "p <- p - u" if self.flow is flows.step_first else "p <- p - lr*u", *self._outer()]
+
+    def _outer(self) -> list[str]:
+        return [self.outer.equation()] if self.outer else []
+
+    def state_bytes(self, shape: tuple[int, ...] = (1024, 1024), itemsize: int = 4) -> float:
+        """Bytes of state tensors per element of a parameter of that shape."""
+        size = 1
+        for n in shape:
+            size *= n
+        kept = 0
+        for spec in self.state(shape).values():
+            count = 1
+            for n in shape if spec.shape is None else spec.shape:
+                count *= n
+            kept += count
+        return kept * itemsize / max(size, 1)
+
+    def words(self) -> float:
+        """Elements read and written per parameter element in one step, counted in the recorded kernels."""
+        from thalweg.engine.record import words
+
+        return words(self)
+
+    def passes(self) -> int:
+        """Passes over memory in one step: one, and one more for each barrier."""
+        from thalweg.engine.record import barriers
+
+        return 1 + len(barriers(self, 2))
+
+    def __str__(self) -> str:
+        lines = "\n".join(f"  {line}" for line in self.equations())
+        state = ", ".join(self.state((1024, 1024))) or "none"
+        passes = self.passes()
+        return (
+            f"{lines}\n  state: {state} ({self.state_bytes():.3g} bytes per parameter)\n"
+            f"  memory: {passes} pass{'es' if passes > 1 else ''}, {self.words():.3g} words per element"
+        )
+
+
+@cache
+def with_outer(recipe: Recipe, outer: Slot | None) -> Recipe:
+    """The recipe inside an outer method; refused where the recipe already has another one."""
+    if outer is None:
+        return recipe
+    if recipe.outer is not None and recipe.outer != outer:
+        raise ValueError(f"this recipe already has the outer method {recipe.outer!r}; use recipe.but(outer={outer!r})")
+    return recipe.but(outer=outer)
+
+

@@ -1,0 +1,105 @@
+"""What a slot is: one idea, its hyper-parameters, the state it keeps, and its formula for one tensor.
+
+A formula is written once, per tensor, in the letters of its paper. The same code runs on tensors (the reference
+engine), on lists of tensors (the foreach engine) and on symbols (when the compiled engine records it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from thalweg.hyper import Hyper
+
+#: What takes part in the reductions a slot asks for, from the narrowest to the widest.
+SCOPES = ("element", "tensor", "model", "row", "matrix")
+
+
+@dataclass(frozen=True)
+class State:
+    """How one state tensor starts: filled with a number or copied from the parameter; like it, or of ``shape``."""
+
+    fill: float | str = 0.0
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a formula yields to the engine at a barrier: a reduction over ``over``, or a whole-matrix function.
+
+    ``over`` is ``"tensor"``, ``"model"`` (every tensor that shares this slot), an axis number, or ``"matrix"``.
+    """
+
+    value: Any
+    over: str | int
+    mean: bool = False
+    function: Any = None
+
+
+def total(value: Any, over: str | int = "tensor") -> Request:
+    """Ask for the sum of ``value`` over a tensor, over the whole model, or along an axis."""
+    return Request(value, over)
+
+
+def mean(value: Any, over: str | int = "tensor") -> Request:
+    """Ask for the mean of ``value`` over a tensor, over the whole model, or along an axis."""
+    return Request(value, over, mean=True)
+
+
+def matrices(function: Any, value: Any) -> Request:
+    """Ask for ``function`` of a stack of whole matrices of equal shape ``(batch, *shape)``."""
+    return Request(value, "matrix", function=function)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One idea. Subclasses are frozen dataclasses whose fields are structure, never per-step numbers.
+
+    * ``scope``: the widest reduction the formula asks for, one of ``SCOPES``.
+    * ``hypers()``: the numbers it reads from the parameter group, by reference, with default and range.
+    * ``state(shape)``: the tensors it keeps for a parameter of that shape, by role.
+    * ``numbers``: 0-d numbers kept per parameter, ``group_numbers``: kept per group; both live on the host.
+    * ``advance(group, loss)``: runs once per group and step, before any tensor; moves ``group_numbers``.
+    * ``scalars(h, t, numbers)``: host numbers of step ``t`` (1, 2, ...) in float64; a ``bool`` chooses a graph.
+    * ``__call__(x, h, ...)``: the formula. ``x`` is the tensor's view (``x.param``, ``x.grad``, ``x["role"]``),
+      ``h`` holds this step's scalars. A reduction is asked for with ``s = yield total(u * u)``.
+    * ``equation()``: the formula in plain text.
+    """
+
+    scope: ClassVar[str] = "element"
+    numbers: ClassVar[Mapping[str, float]] = {}
+    group_numbers: ClassVar[Mapping[str, float]] = {}
+    needs_loss: ClassVar[bool] = False
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {}
+
+    def state(self, shape: tuple[int, ...]) -> dict[str, State]:
+        return {}
+
+    def advance(self, group: dict[str, Any], loss: float | None) -> None:
+        pass
+
+    def lr(self, h: Mapping[str, Any], t: int) -> float | None:
+        """The learning rate this slot makes of ``h["lr"]``, seen by every other slot."""
+        return h.get("lr")
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        return {}
+
+    def __call__(self, x: Any, h: Any, *values: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no formula")
+
+    def equation(self) -> str:
+        """The formula in plain text; by default the class docstring's first line."""
+        return (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]
+
+    def __repr__(self) -> str:
+        """Only what differs from the defaults, so that a recipe reads like its definition."""
+        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given)})"
+
+
+def law_repr(obj: Any) -> str:
+    return Slot.__repr__(obj)

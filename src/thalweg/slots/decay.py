@@ -1,0 +1,79 @@
+"""How weights decay apart from the gradient. A decay slot returns the factor that the parameter keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from thalweg.hyper import DECAY, Hyper
+from thalweg.slots.base import Request, Slot, mean
+
+
+@dataclass(frozen=True, repr=False)
+class Decoupled(Slot):
+    """AdamW's decay: p shrinks by lr*weight_decay, apart from the averages."""
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {"weight_decay": DECAY}
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        return {"keep": 1 - h["lr"] * h["weight_decay"]}
+
+    def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Any:
+        return h.keep
+
+    def equation(self) -> str:
+        return "p <- p*(1 - lr*weight_decay)"
+
+
+@dataclass(frozen=True, repr=False)
+class DecoupledByStep(Decoupled):
+    """Decoupled decay by the rate of the step itself, where that is known on the device only (Adafactor)."""
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        return {"weight_decay": h["weight_decay"]}
+
+    def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Any:
+        return 1 - lr * h.weight_decay
+
+
+@dataclass(frozen=True, repr=False)
+class StableDecay(Slot):
+    """Stable weight decay (AdamS): decoupled decay over the root of the mean second moment of the whole model."""
+
+    scope = "model"
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {"weight_decay": DECAY, "eps": Hyper(1e-8)}
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        return {"shrink": h["lr"] * h["weight_decay"], "eps": h["eps"]}
+
+    def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Generator[Request, Any, Any]:
+        square = yield mean(v, "model")
+        return 1 - h.shrink / square.sqrt().clamp(min=h.eps)
+
+    def equation(self) -> str:
+        return "p <- p*(1 - lr*weight_decay/max(sqrt(mean of v over the model), eps))"
+
+
+@dataclass(frozen=True, repr=False)
+class StableMomentumDecay(Slot):
+    """Stable weight decay of SGD with momentum (SGDS): decay matched to the total push a gradient ends up giving."""
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {
+            "weight_decay": DECAY,
+            "momentum": Hyper(0.9, 0.0, 1.0),
+            "dampening": Hyper(0.0, 0.0, 1.0, open_high=False),
+        }
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        return {"keep": 1 - (1 - h["dampening"]) / (1 - h["momentum"]) * h["lr"] * h["weight_decay"]}
+
+    def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Any:
+        return h.keep
+
+    def equation(self) -> str:
+        return "p <- p*(1 - (1-dampening)/(1-momentum)*lr*weight_decay)"

@@ -1,0 +1,128 @@
+"""How the direction is bent once the averages have been taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from thalweg.hyper import DECAY, EPS, Hyper
+from thalweg.ops import mix
+from thalweg.slots.base import Request, Slot, matrices
+
+#: Coefficients (a, b, c) of one Newton-Schulz iteration X <- a*X + (b*A + c*A*A)*X with A = X*X^T.
+QUINTIC: tuple[tuple[float, float, float], ...] = ((3.4445, -4.7750, 2.0315),)
+
+# Polar Express (arXiv 2505.16932): the best quintic for each iteration in turn, divided by the published safety
+# factor 1.01, 1.01^3, 1.01^5 that keeps rounding from pushing a singular value past one.
+_POLAR = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+)
+POLAR_EXPRESS = (*((a / 1.01, b / 1.01**3, c / 1.01**5) for a, b, c in _POLAR), (1.875, -1.25, 0.375))
+
+
+def newton_schulz(
+    stack: Tensor,
+    steps: int,
+    coefficients: tuple[tuple[float, float, float], ...],
+    eps: float,
+    dtype: torch.dtype,
+    safety: float = 1.0,
+) -> Tensor:
+    """The nearest orthogonal matrices to a stack ``(batch, rows, ...)``, approximately, by matrix products alone.
+
+    Axes after the second are flattened into the columns. ``coefficients`` are used in turn and the last one repeats.
+    """
+    x = stack.flatten(2).to(dtype)
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) * safety + eps)
+    for i in range(steps):
+        a, b, c = coefficients[min(i, len(coefficients) - 1)]
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(stack.dtype).reshape(stack.shape)
+
+
+def polar_factor(stack: Tensor) -> Tensor:
+    """U V^T of the singular value decomposition, exactly: the limit that Newton-Schulz approaches."""
+    u, _, vh = torch.linalg.svd(stack.flatten(2), full_matrices=False)
+    return (u @ vh).reshape(stack.shape)
+
+
+@dataclass(frozen=True, repr=False)
+class Sign(Slot):
+    """Every coordinate moves by the same amount: u = sign(u)."""
+
+    def __call__(self, x: Any, h: Any, u: Any) -> Any:
+        return u.sign()
+
+
+@dataclass(frozen=True, repr=False)
+class Orthogonal(Slot):
+    """Muon's direction: the matrix with its singular values set to (about) one by Newton-Schulz iterations.
+
+    ``dtype``: "auto" computes in bfloat16 on an accelerator and in the parameter's compute dtype on the CPU.
+    ``exact`` takes the singular value decomposition instead, for tests and teaching.
+    """
+
+    scope: ClassVar[str] = "matrix"
+    steps: int = 5
+    coefficients: tuple[tuple[float, float, float], ...] = QUINTIC
+    dtype: str = "auto"
+    safety: float = 1.0
+    exact: bool = False
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {"eps": Hyper(1e-7, EPS.low, EPS.high)}
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        return {"eps": h["eps"]}
+
+    def _function(self, eps: float) -> Callable[[Tensor], Tensor]:
+        if self.exact:
+            return polar_factor
+
+        def function(stack: Tensor) -> Tensor:
+            dtype = getattr(torch, self.dtype, None) or (stack.dtype if stack.device.type == "cpu" else torch.bfloat16)
+            return newton_schulz(stack, self.steps, self.coefficients, eps, dtype, self.safety)
+
+        return function
+
+    def __call__(self, x: Any, h: Any, u: Any) -> Generator[Request, Any, Any]:
+        return (yield matrices(self._function(h.eps), u))
+
+    def equation(self) -> str:
+        if self.exact:
+            return "U S V^T = svd(u) ; u = U V^T"
+        return (
+            f"X = u/(|u| + eps) ; {self.steps} times: A = X X^T, X <- a*X + (b*A + c*A^2)*X ; u = X"
+            "   (axes after the first are flattened)"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class PlusDecay(Slot):
+    """LAMB's decay: weight_decay*p joins the direction before the layer's step is scaled."""
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {"weight_decay": DECAY}
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        return {"weight_decay": h["weight_decay"]}
+
+    def __call__(self, x: Any, h: Any, u: Any) -> Any:
+        return mix(1, u, h.weight_decay, x.param)
+
+    def equation(self) -> str:
+        return "u = u + weight_decay*p"

@@ -1,0 +1,72 @@
+"""What the first moment is divided by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from thalweg.hyper import EPS, Hyper
+from thalweg.slots.base import Slot
+from thalweg.slots.law import Law
+
+
+@dataclass(frozen=True, repr=False)
+class OverSqrt(Slot):
+    """The step is the first moment over the root of the second.
+
+    ``raw``: the second moment's law, where the authors add eps to the root of their un-normalised average; the
+    effective eps is then larger early on. ``inside`` puts eps under the root. ``eps=None``: no eps (Adafactor).
+    """
+
+    eps: float | None = 1e-8
+    raw: Law | None = None
+    inside: bool = False
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {} if self.eps is None else {"eps": Hyper(self.eps, EPS.low, EPS.high)}
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        if self.eps is None:
+            return {}
+        return {"eps": h["eps"] / math.sqrt(self.raw.raw(h, t)) if self.raw else h["eps"]}
+
+    def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
+        if self.eps is None:
+            return m / v.sqrt()
+        return m / (v + h.eps).sqrt() if self.inside else m / (v.sqrt() + h.eps)
+
+    def equation(self) -> str:
+        if self.eps is None:
+            return "u = m/sqrt(v)"
+        eps = "eps/sqrt(weight of the un-normalised v)" if self.raw else "eps"
+        return f"u = m/sqrt(v + {eps})" if self.inside else f"u = m/(sqrt(v) + {eps})"
+
+
+@dataclass(frozen=True, repr=False)
+class Rectified(Slot):
+    """RAdam: the adaptive step times its rectification once rho_t > 5, the bare corrected momentum before."""
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {"betas.1": Hyper(0.999, 0.0, 1.0), "eps": EPS}
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        power = h["betas.1"] ** t
+        limit = 2 / (1 - h["betas.1"]) - 1
+        rho = limit - 2 * t * power / (1 - power)
+        if rho <= 5:
+            return {"times": 1.0, "root": 0.0, "plus": 1.0}
+        rectified = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+        # v arrives bias-corrected and the authors add eps to the root of the uncorrected average.
+        return {"times": rectified, "root": 1.0, "plus": h["eps"] / math.sqrt(1 - power)}
+
+    def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
+        return m * h.times / (v.sqrt() * h.root + h.plus)
+
+    def equation(self) -> str:
+        return (
+            "rho_t = rho_inf - 2t*betas.1^t/(1-betas.1^t), rho_inf = 2/(1-betas.1) - 1 ;"
+            " r = sqrt((rho_t-4)(rho_t-2)rho_inf/((rho_inf-4)(rho_inf-2)rho_t)) ;"
+            " u = r*m/(sqrt(v) + eps/sqrt(1-betas.1^t)) if rho_t > 5 else m"
+        )

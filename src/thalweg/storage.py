@@ -1,0 +1,130 @@
+"""State tensors: how they are created, handed to the engines, checked and restored from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine.work import Rule, Work
+from thalweg.recipe import Recipe
+from thalweg.slots.base import State
+
+if TYPE_CHECKING:
+    from thalweg.optimizer import Optimizer
+
+
+def as_step(value: Any) -> Tensor:
+    """A step count as torch keeps it, a 0-d tensor on the host; float64, so that it never stops counting."""
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+def state_dtype(param: Tensor) -> torch.dtype:
+    """The dtype of a parameter's state: float32 for half precision, else the parameter's own."""
+    if param.dtype in (torch.bfloat16, torch.float16):
+        return torch.float32
+    return param.dtype
+
+
+def new(param: Tensor, spec: State, h: Mapping[str, Any]) -> Tensor:
+    """A fresh state tensor; like the parameter in device, layout and placement unless ``spec`` gives a shape."""
+    dtype = state_dtype(param)
+    if spec.fill == "param":
+        return param.detach().to(dtype, copy=True)
+    if spec.shape is not None:
+        return torch.zeros(spec.shape, dtype=dtype, device=param.device)
+    fill = float(h.get(spec.fill, 0.0)) if isinstance(spec.fill, str) else spec.fill
+    return torch.full_like(param, complex(fill, fill) if param.is_complex() else fill, dtype=dtype)
+
+
+def create(state: dict[str, Any], param: Tensor, recipe: Recipe, h: Mapping[str, Any]) -> None:
+    """Make the state that is missing: all of it at the first step; later, what a changed option asks for."""
+    if "step" not in state:
+        state["step"] = as_step(0)
+    for key, value in recipe.numbers.items():
+        if key not in state:
+            state[key] = torch.tensor(value, dtype=torch.float64)
+    for role, spec in recipe.state(tuple(param.shape)).items():
+        if role not in state:
+            state[role] = new(param, spec, h)
+
+
+def work(param: Tensor, state: dict[str, Any], rule: Rule) -> Work:
+    """The parameter's step as the engines take it; complex tensors as real pairs."""
+    roles = rule.recipe.state(tuple(param.shape))
+    assert param.grad is not None
+    if not param.is_complex():
+        return Work(param.detach(), param.grad.detach(), {r: state[r] for r in roles}, rule)
+    real = torch.view_as_real
+    return Work(real(param.detach()), real(param.grad.detach()), {r: real(state[r]) for r in roles}, rule)
+
+
+class Loading:
+    """Checks a checkpoint before torch loads it, and afterwards restores what torch's casts would have damaged."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.incoming: dict[str, Any] = {}
+
+    def check(self, optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """Pre-hook: raise a ValueError at the first misfit; fill what torch's own checkpoints do not have."""
+        ours = self.optimizer.param_groups
+        theirs = state_dict["param_groups"]
+        if len(ours) != len(theirs):
+            raise ValueError(f"checkpoint has {len(theirs)} parameter groups, this optimizer has {len(ours)}")
+        filled = []
+        for i, (group, saved) in enumerate(zip(ours, theirs, strict=True)):
+            if len(group["params"]) != len(saved["params"]):
+                raise ValueError(
+                    f"group {i}: checkpoint has {len(saved['params'])} parameters, this optimizer {len(group['params'])}"
+                )
+            merged = {**{k: v for k, v in group.items() if k not in ("params", "param_names")}, **saved}
+            recipe = self.optimizer.recipe_of({**merged, "recipe": group["recipe"]})
+            if saved.get("recipe") not in (None, recipe.spec):
+                raise ValueError(
+                    f"group {i}: the checkpoint's recipe is not this optimizer's.\n"
+                    f"  checkpoint: {saved['recipe']}\n  optimizer:  {recipe.spec}"
+                )
+            merged["recipe"] = recipe.spec
+            for p, index in zip(group["params"], saved["params"], strict=True):
+                self._check_state(i, p, recipe, state_dict["state"].get(index))
+            filled.append(merged)
+        self.incoming = {**state_dict, "param_groups": filled}
+        return self.incoming
+
+    @staticmethod
+    def _check_state(i: int, param: Tensor, recipe: Recipe, saved: Mapping[str, Any] | None) -> None:
+        present = {k: v for k, v in (saved or {}).items() if v is not None}
+        if not present:
+            return
+        expected = recipe.state(tuple(param.shape))
+        extra = present.keys() - expected.keys() - recipe.numbers.keys() - {"step"}
+        missing = expected.keys() - present.keys()
+        where = f"group {i}, parameter of shape {tuple(param.shape)}"
+        if extra or missing:
+            raise ValueError(
+                f"{where}: the checkpoint's state does not fit: missing {sorted(missing)}, unexpected {sorted(extra)};"
+                f" this recipe keeps {sorted(expected)}"
+            )
+        for role, spec in expected.items():
+            shape = tuple(param.shape if spec.shape is None else spec.shape)
+            if tuple(present[role].shape) != shape:
+                raise ValueError(f"{where}: state {role!r} has shape {tuple(present[role].shape)}, expected {shape}")
+
+    def restore(self, optimizer: torch.optim.Optimizer) -> None:
+        """Post-hook: state in the library's dtypes and the parameter's layout, in memory of its own."""
+        saved_groups = self.incoming["param_groups"]
+        for group, saved in zip(self.optimizer.param_groups, saved_groups, strict=True):
+            recipe = self.optimizer.recipe_of(group)
+            for p, index in zip(group["params"], saved["params"], strict=True):
+                values = self.incoming["state"].get(index)
+                if not values:
+                    continue
+                state = self.optimizer.state[p]
+                state["step"] = as_step(values.get("step", 1))
+                for key, start in recipe.numbers.items():
+                    state[key] = torch.tensor(float(values.get(key, start)), dtype=torch.float64)
+                for role, spec in recipe.state(tuple(p.shape)).items():
+                    state[role] = new(p, State(shape=spec.shape), {}).copy_(values[role])
