@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from thalweg import flows
@@ -40,6 +40,11 @@ class Recipe:
     flow: Callable[[Any, Any], flows.Flow] = flows.moment_first
 
     def __post_init__(self) -> None:
+        filled = tuple((f.name, s) for f in fields(self) if isinstance(s := getattr(self, f.name), Slot))
+        # Recipes are looked up at every step, so what follows from the fields is worked out once.
+        object.__setattr__(self, "_slots", filled)
+        object.__setattr__(self, "_states", {})
+        object.__setattr__(self, "_hash", hash((filled, self.flow)))
         for name, slot in ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "flow"):
             if slot is not None and not isinstance(slot, Slot):
                 raise TypeError(f"{name} must be a slot or None, got {slot!r} of type {type(slot).__name__}")
@@ -57,29 +62,32 @@ class Recipe:
             raise TypeError(f"no place {sorted(unknown)} in a recipe; legal: {[f.name for f in fields(self)]}")
         return replace(self, **changes)
 
-    def slots(self) -> Iterator[tuple[str, Slot]]:
-        """The filled places, in the order of the fields."""
-        for field in fields(self):
-            slot = getattr(self, field.name)
-            if isinstance(slot, Slot):
-                yield field.name, slot
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[attr-defined]
 
-    @property
+    def __reduce__(self) -> Any:
+        return Recipe, tuple(getattr(self, f.name) for f in fields(self))
+
+    def slots(self) -> tuple[tuple[str, Slot], ...]:
+        """The filled places, in the order of the fields."""
+        return self._slots  # type: ignore[attr-defined]
+
+    @cached_property
     def scope(self) -> str:
         """The widest reduction any slot asks for."""
         return max((slot.scope for _, slot in self.slots()), key=SCOPES.index, default="element")
 
-    @property
+    @cached_property
     def needs_loss(self) -> bool:
         """Whether the step must be given the loss."""
         return any(slot.needs_loss for _, slot in self.slots())
 
-    @property
+    @cached_property
     def numbers(self) -> dict[str, float]:
         """Host numbers kept per parameter, with their starting values."""
         return {k: v for _, slot in self.slots() for k, v in slot.numbers.items()}
 
-    @property
+    @cached_property
     def group_numbers(self) -> dict[str, float]:
         """Host numbers kept per parameter group, with their starting values."""
         return {k: v for _, slot in self.slots() for k, v in slot.group_numbers.items()}
@@ -93,7 +101,10 @@ class Recipe:
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
         """The state tensors of a parameter of that shape, by role."""
-        return {role: spec for _, slot in self.slots() for role, spec in slot.state(shape).items()}
+        states: dict[tuple[int, ...], dict[str, State]] = self._states  # type: ignore[attr-defined]
+        if shape not in states:
+            states[shape] = {role: spec for _, slot in self.slots() for role, spec in slot.state(shape).items()}
+        return states[shape]
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Scalars:
         """This step's host numbers of every slot, in float64; ``numbers`` moves on in place."""
@@ -107,7 +118,7 @@ class Recipe:
             found[name] = slot.scalars(h, t, numbers)
         return found
 
-    @property
+    @cached_property
     def spec(self) -> str:
         """One line that identifies the recipe in a checkpoint: its slots and fields."""
         return repr(self)

@@ -41,24 +41,28 @@ def new(param: Tensor, spec: State, h: Mapping[str, Any]) -> Tensor:
 
 def create(state: dict[str, Any], param: Tensor, recipe: Recipe, h: Mapping[str, Any]) -> None:
     """Make the state that is missing: all of it at the first step; later, what a changed option asks for."""
+    specs = recipe.state(param.shape)
+    if "step" in state and specs.keys() <= state.keys() and recipe.numbers.keys() <= state.keys():
+        return
     if "step" not in state:
         state["step"] = as_step(0)
     for key, value in recipe.numbers.items():
         if key not in state:
             state[key] = torch.tensor(value, dtype=torch.float64)
-    for role, spec in recipe.state(tuple(param.shape)).items():
+    for role, spec in specs.items():
         if role not in state:
             state[role] = new(param, spec, h)
 
 
 def work(param: Tensor, state: dict[str, Any], rule: Rule) -> Work:
     """The parameter's step as the engines take it; complex tensors as real pairs."""
-    roles = rule.recipe.state(tuple(param.shape))
-    assert param.grad is not None
-    if not param.is_complex():
-        return Work(param.detach(), param.grad.detach(), {r: state[r] for r in roles}, rule)
-    real = torch.view_as_real
-    return Work(real(param.detach()), real(param.grad.detach()), {r: real(state[r]) for r in roles}, rule)
+    grad = param.grad
+    assert grad is not None
+    tensors = [state[role] for role in rule.recipe.state(param.shape)]
+    if param.is_complex():
+        real = torch.view_as_real
+        return Work(real(param.detach()), real(grad.detach()), [real(s) for s in tensors], rule, id(param))
+    return Work(param, grad, tensors, rule, id(param))
 
 
 class Loading:
@@ -99,7 +103,7 @@ class Loading:
         present = {k: v for k, v in (saved or {}).items() if v is not None}
         if not present:
             return
-        expected = recipe.state(tuple(param.shape))
+        expected = recipe.state(param.shape)
         extra = present.keys() - expected.keys() - recipe.numbers.keys() - {"step"}
         missing = expected.keys() - present.keys()
         where = f"group {i}, parameter of shape {tuple(param.shape)}"
@@ -126,5 +130,5 @@ class Loading:
                 state["step"] = as_step(values.get("step", 1))
                 for key, start in recipe.numbers.items():
                     state[key] = torch.tensor(float(values.get(key, start)), dtype=torch.float64)
-                for role, spec in recipe.state(tuple(p.shape)).items():
+                for role, spec in recipe.state(p.shape).items():
                     state[role] = new(p, State(shape=spec.shape), {}).copy_(values[role])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,8 +56,10 @@ def test_workers_and_order_do_not_change_the_results(finished: Finished, tmp_pat
     assert metrics(race(settings(reference), tmp_path / "alone", workers=1)) == metrics(result)
 
 
-def test_a_finished_race_is_resumed_without_running_anything(finished: Finished) -> None:
-    directory, reference, result = finished
+def test_a_finished_race_is_resumed_without_running_anything(finished: Finished, tmp_path: Path) -> None:
+    original, reference, result = finished
+    directory = tmp_path / "race"
+    shutil.copytree(original, directory)
     before = (directory / "results.jsonl").read_bytes()
     again = race(settings(reference), directory, mode="resume")
     assert (directory / "results.jsonl").read_bytes() == before
@@ -86,7 +89,7 @@ def test_a_killed_worker_costs_one_retry(tmp_path: Path) -> None:
 
 def test_a_run_that_kills_its_worker_twice_has_failed(tmp_path: Path) -> None:
     kill = "if seed == 1: os._exit(3)"
-    result = race(settings(write_task(tmp_path, kill), "adam", points=1), tmp_path / "race", workers=2)
+    result = race(settings(write_task(tmp_path, kill), "adafactor"), tmp_path / "race", workers=2)
     failed = [record for record in result.records if record["status"] == "failed"]
     assert failed
     assert {record["seed"] for record in failed} == {1}

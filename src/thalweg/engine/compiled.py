@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -20,11 +20,13 @@ from torch import Tensor
 
 from thalweg.engine import eager
 from thalweg.engine.record import Graph, Structure, record
-from thalweg.engine.work import Rule, Work, reduce_model
+from thalweg.engine.work import Work, reduce_model
 from thalweg.recipe import Recipe
 
 #: Tensors in one call of a kernel: enough to hide the cost of the call, few enough to compile fast.
 CHUNK = 8
+#: The compiler reduces tensors of more elements than this by another code, so a chunk holds only one of the kinds.
+LARGE = 4096
 #: How many patterns of present gradients a plan is kept for.
 PLANS = 16
 
@@ -85,34 +87,50 @@ def _dense(t: Tensor) -> bool:
     return True
 
 
-def _flat(t: Tensor) -> Tensor:
-    """A 1-D alias in storage order. ``.data`` makes it no view, whose base the compiler would guard on."""
-    return torch.as_strided(t, (t.numel(),), (1,), t.storage_offset()).data
-
-
-@dataclass
 class _Chunk:
     """Works served by one call of each kernel of a family."""
 
-    key: Key
-    at: list[int]
-    fixed: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
-    flat: bool = True
-
-    def bind(self, works: list[Work]) -> None:
-        for i, w in enumerate(self.at):
+    def __init__(self, key: Key, at: list[int], large: bool, works: list[Work]) -> None:
+        self.key = key
+        self.at = at
+        self.large = large
+        self.flat = key.structure.ndim == 1
+        self.kinds = _family(key)
+        self.coupled = any(over == "model" for kind in self.kinds for over, _ in kind)
+        self.fixed: dict[tuple[Any, ...], Tensor] = {}
+        self.templates: dict[int | None, tuple[list[Any], list[tuple[int, tuple[Any, ...]]]]] = {}
+        for i, w in enumerate(at):
             work = works[w]
-            alias = _flat if self.flat else lambda t: t.data
-            self.fixed["param", i] = alias(work.param)
-            for role, tensor in work.state.items():
-                # A state of another shape (row means) only occurs where shapes are seen, and is passed as it is.
-                self.fixed["state", i, role] = alias(tensor)
+            self.fixed["param", i] = self.alias(work.param)
+            for role, tensor in zip(work.roles, work.state, strict=True):
+                self.fixed["state", i, role] = self.alias(tensor)
+
+    def alias(self, t: Tensor) -> Tensor:
+        """A 1-D alias in storage order. ``.data`` makes it no view, whose base the compiler would guard on."""
+        return torch.as_strided(t, (t.numel(),), (1,), t.storage_offset()).data if self.flat else t.data
 
     def gradient(self, work: Work) -> Tensor:
         grad, param = work.grad, work.param
-        if grad.stride() != param.stride() or not _dense(grad):
+        if grad.stride() != param.stride():
             grad = torch.empty_strided(param.shape, param.stride(), dtype=grad.dtype, device=grad.device).copy_(grad)
-        return _flat(grad) if self.flat else grad.detach()
+        return self.alias(grad)
+
+    def template(self, barrier: int | None) -> tuple[list[Any], list[tuple[int, tuple[Any, ...]]]]:
+        """The kernel's arguments as far as they never change, and where the changing ones go."""
+        if barrier not in self.templates:
+            arguments: list[Any] = []
+            changing: list[tuple[int, tuple[Any, ...]]] = []
+            for j, key in enumerate(_kernel(self.key, barrier).graph.inputs):
+                if key[0] in ("param", "grad", "state") and key[1] >= len(self.at):
+                    like = self.fixed["param" if key[0] == "grad" else key[0], 0, *key[2:]]
+                    arguments.append(_scratch(j, 2 * LARGE if self.large else 2, like.dtype, like.device))
+                elif key in self.fixed:
+                    arguments.append(self.fixed[key])
+                else:
+                    arguments.append(None)
+                    changing.append((j, key))
+            self.templates[barrier] = arguments, changing
+        return self.templates[barrier]
 
 
 @dataclass
@@ -141,8 +159,8 @@ class Engine:
             eager.run([works[i] for i in plan.leftover], many=True)
 
     def _plan(self, works: list[Work]) -> Plan:
-        pointers = tuple(p for w in works for p in (w.param.data_ptr(), *(s.data_ptr() for s in w.state.values())))
-        key = tuple((id(w.param), w.rule.recipe, w.rule.flags, w.rule.maximize) for w in works)
+        pointers = tuple([t.data_ptr() for w in works for t in (w.param, *w.state)])
+        key = tuple([n for w in works for n in (w.owner, w.rule.kind)])
         plan = self.plans.pop(key, None)
         if plan is None or plan.pointers != pointers:
             plan = self._make_plan(works, pointers)
@@ -163,10 +181,10 @@ class Engine:
         chunks = []
         for (key, *_), members in families.items():
             members.sort(key=lambda i: -works[i].param.numel())
-            for at in range(0, len(members), key.count):
-                chunk = _Chunk(key, members[at : at + key.count], flat=key.structure.ndim == 1)
-                chunk.bind(works)
-                chunks.append(chunk)
+            large = [i for i in members if works[i].param.numel() > LARGE]
+            for part in (large, members[len(large) :]):
+                for at in range(0, len(part), key.count):
+                    chunks.append(_Chunk(key, part[at : at + key.count], part is large, works))
         return Plan(chunks, leftover, pointers)
 
     def _key(self, work: Work) -> Key | None:
@@ -181,13 +199,14 @@ class Engine:
         return Key(rule.recipe, tuple(rule.places), structure, 1 if shaped else CHUNK)
 
     def _run_chunks(self, chunks: list[_Chunk], works: list[Work]) -> None:
-        runs = [_Run(chunk, works) for chunk in chunks]
-        coupled = [r for r in runs if r.coupled]
+        packed = _Packed()
+        runs = [_Run(chunk, works, packed) for chunk in chunks]
+        coupled = [r for r in runs if r.chunk.coupled]
         for run in runs:
-            if not run.coupled:
+            if not run.chunk.coupled:
                 run.to_model_barrier()
                 run.update()
-        while coupled and any(r.barrier < len(r.kinds) for r in coupled):
+        while coupled and any(r.barrier < len(r.chunk.kinds) for r in coupled):
             measured = [(r, r.to_model_barrier()) for r in coupled]
             pending = [(r, out) for r, out in measured if out is not None]
             if pending:
@@ -196,40 +215,46 @@ class Engine:
             run.update()
 
 
+class _Packed:
+    """The packed scalars of one step, made once for each set of rules and shared by the chunks that use it."""
+
+    def __init__(self) -> None:
+        self.made: dict[Any, Tensor] = {}
+
+    def __call__(self, works: list[Work], count: int) -> Tensor:
+        """A row of numbers per tensor, rounded once from float64 to the compute dtype."""
+        rules = [w.rule for w in works]
+        rules += rules[:1] * (count - len(rules))
+        like = works[0]
+        key = (like.compute_dtype, like.param.device, *[id(r) for r in rules])
+        if key not in self.made:
+            numbers = [n for rule in rules for n in rule.numbers]
+            self.made[key] = torch.tensor(numbers or (0.0,), dtype=like.compute_dtype, device=like.param.device)
+        return self.made[key]
+
+
 class _Run:
     """One chunk on its way through one step: its inputs so far, and the barrier it has reached."""
 
-    def __init__(self, chunk: _Chunk, works: list[Work]) -> None:
+    def __init__(self, chunk: _Chunk, works: list[Work], packed: _Packed) -> None:
         self.chunk = chunk
         self.works = [works[i] for i in chunk.at]
-        self.kinds = _family(chunk.key)
-        self.coupled = any(over == "model" for kind in self.kinds for over, _ in kind)
         self.barrier = 0
-        self.inputs = dict(chunk.fixed)
+        self.inputs: dict[tuple[Any, ...], Tensor] = {("scalars",): packed(self.works, chunk.key.count)}
         for i, work in enumerate(self.works):
             self.inputs["grad", i] = chunk.gradient(work)
-        self.inputs["scalars",] = _scalars([w.rule for w in self.works], chunk.key.count, self.works[0])
 
     def call(self, barrier: int | None) -> Any:
-        kernel = _kernel(self.chunk.key, barrier)
-        inputs = self.inputs
-        get = inputs.get
-        arguments = [get(k) for k in kernel.graph.inputs]
-        if len(self.works) < kernel.count:
-            arguments = [
-                self.scratch(k, j) if a is None else a
-                for j, (a, k) in enumerate(zip(arguments, kernel.graph.inputs, strict=True))
-            ]
-        return kernel.call(*arguments)
-
-    def scratch(self, key: tuple[Any, ...], position: int) -> Tensor:
-        like = self.inputs[key[0], 0, *key[2:]]
-        return _scratch(position, like.dtype, like.device)
+        fixed, changing = self.chunk.template(barrier)
+        arguments = fixed.copy()
+        for j, key in changing:
+            arguments[j] = self.inputs[key]
+        return _kernel(self.chunk.key, barrier).call(*arguments)
 
     def to_model_barrier(self) -> list[Tensor] | None:
         """Measure up to and including the next barrier over the model; ``None`` if there is none left."""
-        while self.barrier < len(self.kinds):
-            kinds = self.kinds[self.barrier]
+        while self.barrier < len(self.chunk.kinds):
+            kinds = self.chunk.kinds[self.barrier]
             outputs = self.call(self.barrier)
             for q, ((over, _), output) in enumerate(zip(kinds, outputs, strict=True)):
                 if isinstance(over, int):
@@ -247,7 +272,7 @@ class _Run:
 
 def _share_model_answers(pending: list[tuple[_Run, list[Tensor]]]) -> None:
     first, outputs = pending[0]
-    for q, (over, is_mean) in enumerate(first.kinds[first.barrier - 1]):
+    for q, (over, is_mean) in enumerate(first.chunk.kinds[first.barrier - 1]):
         if over != "model":
             continue
         whole = reduce_model([out[q][: len(r.works)] for r, out in pending], outputs[q])
@@ -257,14 +282,7 @@ def _share_model_answers(pending: list[tuple[_Run, list[Tensor]]]) -> None:
             r.inputs["answer", r.barrier - 1, q] = whole.to(out[q].device, out[q].dtype)
 
 
-def _scalars(rules: list[Rule], count: int, like: Work) -> Tensor:
-    """The packed vector: a row of numbers per tensor, rounded once from float64 to the compute dtype."""
-    numbers = [n for rule in rules for n in rule.numbers]
-    numbers += rules[0].numbers * (count - len(rules))
-    return torch.tensor(numbers or (0.0,), dtype=like.compute_dtype, device=like.param.device)
-
-
 @cache
-def _scratch(position: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of two ones that fills a place in an incomplete chunk; a place never shares its memory."""
-    return torch.ones(2, dtype=dtype, device=device)
+def _scratch(position: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of ones that fills a place in an incomplete chunk; no two places share memory."""
+    return torch.ones(size, dtype=dtype, device=device)

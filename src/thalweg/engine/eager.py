@@ -27,12 +27,13 @@ class _Chunk:
         first = works[0]
         self.dtype = first.compute_dtype
         cast = first.cast
+        self.roles = first.roles
         params = [w.param for w in works]
         grads = [w.grad for w in works]
         if cast is not None:
             params, grads = [p.to(cast) for p in params], [g.to(cast) for g in grads]
         grad = self.pack(grads)
-        state = {role: self.pack([w.state[role] for w in works]) for role in first.state}
+        state = {role: self.pack([w.state[i] for w in works]) for i, role in enumerate(self.roles)}
         rule = first.rule
         self.view = View(self.pack(params), -grad if rule.maximize else grad, state, tuple(first.param.shape))
         self.flow = rule.recipe.flow(Bound(rule.recipe, rule.scalars), self.view)
@@ -72,7 +73,8 @@ class _Chunk:
         else:
             torch._foreach_copy_([w.param for w in self.works], self.each(self.result))
         for role, value in self.view.new.items():
-            torch._foreach_copy_([w.state[role] for w in self.works], self.each(value))
+            i = self.roles.index(role)
+            torch._foreach_copy_([w.state[i] for w in self.works], self.each(value))
 
 
 def run(works: list[Work], many: bool) -> None:
@@ -81,8 +83,7 @@ def run(works: list[Work], many: bool) -> None:
     if many:
 
         def key(w: Work) -> Any:
-            r = w.rule
-            return r.recipe, r.numbers, r.flags, r.maximize, w.param.dtype, w.grad.dtype, w.param.device, w.form
+            return w.rule.kind, w.rule.numbers, w.param.dtype, w.grad.dtype, w.param.device, w.form
 
         matrix = [w for w in works if w.rule.recipe.scope == "matrix"]
         other = [w for w in works if w.rule.recipe.scope != "matrix"]

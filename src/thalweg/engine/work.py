@@ -15,7 +15,10 @@ from thalweg.recipe import Recipe, Scalars
 
 @dataclass(slots=True)
 class Rule:
-    """A recipe with one step's scalars, shared by all parameters that stand at the same step of the same group."""
+    """A recipe with one step's scalars, shared by all parameters that stand at the same step of the same group.
+
+    ``kind`` is one small number for everything about the rule that shapes graphs; it makes plans quick to look up.
+    """
 
     recipe: Recipe
     scalars: Scalars
@@ -23,12 +26,17 @@ class Rule:
     places: list[tuple[str, str]]
     numbers: tuple[float, ...]
     flags: tuple[tuple[str, str, bool], ...]
+    kind: int
 
     @classmethod
     def of(cls, recipe: Recipe, scalars: Scalars, maximize: bool) -> Rule:
         places, flags = layout(scalars)
         numbers = tuple(float(scalars[place][key]) for place, key in places)
-        return cls(recipe, scalars, maximize, places, numbers, flags)
+        shape = (recipe, tuple(places), flags, maximize)
+        return cls(recipe, scalars, maximize, places, numbers, flags, _KINDS.setdefault(shape, len(_KINDS)))
+
+
+_KINDS: dict[Any, int] = {}
 
 
 @dataclass(slots=True)
@@ -37,8 +45,14 @@ class Work:
 
     param: Tensor
     grad: Tensor
-    state: dict[str, Tensor]
+    state: list[Tensor]
     rule: Rule
+    owner: int  # id of the parameter itself
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of ``state``, in its order."""
+        return tuple(self.rule.recipe.state(tuple(self.param.shape)))
 
     @property
     def compute_dtype(self) -> torch.dtype:

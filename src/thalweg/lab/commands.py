@@ -128,7 +128,7 @@ def print_ranking(console: Console, result: Any, report: Path) -> None:
         table.add_row(
             str(row.rank),
             row.label,
-            wording.metric(task, row.test),
+            wording.result(task, row),
             wording.spread(task, row.test_low, row.test_high),
             wording.rate(row.best.lr) if row.best else "–",
             wording.target(task, row),

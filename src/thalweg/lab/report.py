@@ -68,8 +68,8 @@ def caveats(result: Result) -> list[str]:
             "chosen from what had been tried by then."
         )
     sentences += [
-        f"{wording.count(seeds, 'seed')} and a fixed split: “within the seed spread” means that two medians differ "
-        "by no more than the seeds of either optimizer do. That describes these runs; it is no test of significance.",
+        f"{wording.count(seeds, 'seed')} and a fixed split: a lead is called “within the seed spread” where the leader "
+        "is not ahead on every seed. That describes these runs; it is no test of significance.",
         "Only the learning rate was tuned, at the same number of points for every optimizer; weight decay, momenta "
         "and everything else kept the values shown. One that needs more tuning than that is at a disadvantage.",
         "The learning rate was constant, without warm-up or decay. Most optimizers gain from a decay towards the end; "

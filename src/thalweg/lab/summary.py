@@ -52,10 +52,12 @@ class Standing:
     step_ms: float | None
     bytes_per_parameter: float | None
     rank: int = 0
+    paired: int = 0
+    """How many seeds the contender and the leader have in common."""
     leader_ahead: int = 0
     """On how many seeds the leader's test metric is strictly better."""
     separated: bool = False
-    """Whether the medians differ by more than the seeds of either do (of at least three)."""
+    """Whether the leader is ahead on every seed (of at least three); if not, the lead is within the seed spread."""
 
     @property
     def label(self) -> str:
@@ -108,17 +110,10 @@ def standings(task: Task, contenders: Sequence[Contender], records: Sequence[Rec
     for rank, row in enumerate(rows, 1):
         row.rank = rank
         shared = _paired(task, leader, row)
+        row.paired = len(shared)
         row.leader_ahead = sum(sign * ours < sign * theirs for ours, theirs in shared)
-        row.separated = len(shared) >= 3 and _apart(leader, row)
+        row.separated = len(shared) >= 3 and row.leader_ahead == len(shared)
     return rows
-
-
-def _apart(leader: Standing, row: Standing) -> bool:
-    """Plain and cautious: the gap between two medians against the range of the seeds that finished."""
-    if leader.test is None or row.test is None:
-        return leader.test is not None
-    spreads = [(one.test_high or 0.0) - (one.test_low or 0.0) for one in (leader, row)]
-    return abs(leader.test - row.test) > max(spreads)
 
 
 def _paired(task: Task, leader: Standing, row: Standing) -> list[tuple[float, float]]:
@@ -195,6 +190,7 @@ def as_json(task: Task, rows: Sequence[Standing]) -> list[dict[str, Any]]:
                 for run in row.runs
             ],
             "target": {"hits": row.target_hits, "steps": row.target_steps, "seconds": row.target_seconds},
+            "paired_seeds": row.paired,
             "leader_ahead_on_seeds": row.leader_ahead,
             "separated_from_leader": row.separated,
             "step_ms": row.step_ms,

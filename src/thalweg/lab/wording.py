@@ -58,6 +58,13 @@ def listing(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def result(task: Task, row: Standing) -> str:
+    """The test metric, or why there is none."""
+    if row.test is None and any(cell.diverged for cell in row.cells):
+        return "diverged"
+    return metric(task, row.test)
+
+
 def target(task: Task, row: Standing) -> str:
     """Steps to the target; a miss is called a miss."""
     runs = [run for run in row.runs if run["status"] != "failed"]
@@ -88,7 +95,7 @@ def headline(task: Task, rows: Sequence[Standing], seeds: int) -> str:
             f"but {count(seeds, 'seed')} cannot tell a lead from noise."
         )
     if not level:
-        return f"Train {task.name} with {leader.label}: {result}, ahead of every other by more than the seed spread."
+        return f"Train {task.name} with {leader.label}: {result}, ahead of every other optimizer on every seed."
     rivals = listing([row.label for row in level])
     if len(level) > 3:
         others = len(ranked) - 1
@@ -105,10 +112,10 @@ def findings(task: Task, rows: Sequence[Standing], seeds: int) -> list[str]:
     behind = [row.label for row in ranked if row.separated]
     if behind:
         verb = "is" if len(behind) == 1 else "are"
-        sentences.append(f"Behind by more than the seed spread {verb} {listing(behind)}.")
+        sentences.append(f"Behind it on all {seeds} seeds {verb} {listing(behind)}.")
     lost = [row.label for row in rows if row.test is None and row.cells]
     if lost:
-        sentences.append(f"No learning rate that was tried trains with {listing(lost)}.")
+        sentences.append(f"Nowhere in the grid did most runs of {listing(lost)} end without diverging.")
     return sentences + _target_findings(task, ranked)
 
 
