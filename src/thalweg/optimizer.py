@@ -30,8 +30,10 @@ FLAGS: dict[str, Any] = {
 }
 #: Keys that schedulers, trainers and checkpoints put into groups, and that no recipe reads.
 FOREIGN = frozenset(
-    "params param_names recipe train_mode name group_name initial_lr max_lr min_lr base_momentum max_momentum"
-    " swa_lr lr_scale use_fallback momentum betas".split()
+    (
+        *("params", "param_names", "recipe", "train_mode", "name", "group_name", "lr_scale", "use_fallback"),
+        *("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum", "momentum", "betas"),
+    )
 )
 ENGINES = ("auto", "compiled", "foreach", "reference")
 #: Parameter elements from which ``engine="auto"`` compiles; below, a compiler costs more than it ever gives back.
@@ -48,7 +50,8 @@ class Optimizer(torch.optim.Optimizer):
         engine: "auto" (compiled from 2^20 elements on where there is a compiler, else foreach), "compiled",
             "foreach" or "reference".
         maximize: ascend instead of descend.
-        hyper: numbers of the recipe, such as ``lr`` or ``betas``; the defaults and ranges are the recipe's.
+        hyper: numbers of the recipe, such as ``lr`` or ``betas``; ranges and defaults are the slots' (lr 1e-3,
+            weight_decay 0), not those of a named optimizer with the same recipe.
 
     Raises:
         ValueError: a number out of range, an unknown option, or one that this recipe does not read.
@@ -57,11 +60,11 @@ class Optimizer(torch.optim.Optimizer):
     Example:
         >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
-        >>> opt = thalweg.Optimizer([p], recipe=thalweg.ADAMW, lr=0.1, outer=thalweg.Lookahead(5, 0.5))
+        >>> opt = thalweg.Optimizer([p], recipe=thalweg.ADAMW, lr=0.1, weight_decay=0.1)
         >>> p.grad = torch.tensor([0.5, -0.5])
         >>> opt.step()
         >>> p.detach()
-        tensor([ 0.8990, -1.8980])
+        tensor([ 0.8900, -1.8800])
     """
 
     needs_model: ClassVar[bool] = False
@@ -91,7 +94,9 @@ class Optimizer(torch.optim.Optimizer):
         super().__init__(params, {**FLAGS, **numbers, **hyper})
         legal = self._option_names().union(*(join(self.recipe_of(g).hypers()) for g in self.param_groups))
         for name in hyper.keys() - legal:
-            raise ValueError(f"{type(self).__name__} has no option {name!r}, or none of its recipes reads it." + suggest(name, legal))
+            raise ValueError(
+                f"{type(self).__name__} has no option {name!r}, or none of its recipes reads it." + suggest(name, legal)
+            )
 
     def _option_names(self) -> set[str]:
         """Names of options that any group may hold, beyond the numbers its recipe reads."""
@@ -130,7 +135,9 @@ class Optimizer(torch.optim.Optimizer):
         legal = join(hypers).keys() | names
         for key in group.keys() - legal - FOREIGN - recipe.group_numbers.keys():
             if not key.startswith("_"):
-                raise ValueError(f"{type(self).__name__}: a parameter group has no option {key!r}." + suggest(key, legal))
+                raise ValueError(
+                    f"{type(self).__name__}: a parameter group has no option {key!r}." + suggest(key, legal)
+                )
         for key, value in join(hypers).items():
             group.setdefault(key, self.defaults[key] if key in self._given else value)
         group.update(validate(group, hypers))
@@ -163,7 +170,7 @@ class Optimizer(torch.optim.Optimizer):
     # --------------------------------------------------------------------------------------------------- step
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Take one step; return the closure's loss.
 
         ``loss``: this step's loss (a number or one-element tensor) for optimizers that use it; others ignore it.
@@ -181,15 +188,15 @@ class Optimizer(torch.optim.Optimizer):
         groups = [entry for entry in groups if entry[2]]
         if not groups:
             return
-        for group, recipe, params in groups:
+        for group, _, params in groups:
             if not group.get("train_mode", True):
                 raise RuntimeError(
                     "step() in eval mode: the parameters hold the averaged weights; call optimizer.train() first"
                 )
             for p in params:
-                if p.grad.layout != torch.strided:  # type: ignore[union-attr]
+                if p.grad.layout != torch.strided:
                     raise RuntimeError(
-                        f"{type(self).__name__} does not support sparse gradients; build the embedding with sparse=False"
+                        f"{type(self).__name__} does not support sparse gradients; build embeddings with sparse=False"
                     )
         if self._is_rehearsal(groups):
             for _, recipe, params in groups:
@@ -303,7 +310,11 @@ class Optimizer(torch.optim.Optimizer):
         for i, group in enumerate(self.param_groups):
             recipe = self.recipe_of(group)
             count = sum(p.numel() for p in group["params"])
-            known = [*join(recipe.hypers()), *sorted(self._option_names() - FLAGS.keys() - join(recipe.hypers()).keys()), "maximize"]
+            known = [
+                *join(recipe.hypers()),
+                *sorted(self._option_names() - FLAGS.keys() - join(recipe.hypers()).keys()),
+                "maximize",
+            ]
             values = ", ".join(f"{k}={group[k]:g}" if isinstance(group[k], float) else f"{k}={group[k]}" for k in known)
             lines += [f"group {i}: {len(group['params'])} tensors, {count:,} parameters; {values}", str(recipe)]
         return "\n".join(lines)
@@ -313,7 +324,7 @@ class Optimizer(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: torch's three, and the recipes and options. Plans are made anew."""
         kept = ("engine", "outer", "_recipes", "_default_recipe", "_given")
-        return {**super().__getstate__(), **{k: self.__dict__[k] for k in kept}}  # type: ignore[misc]
+        return {**super().__getstate__(), **{k: self.__dict__[k] for k in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -397,20 +408,24 @@ class Named(Optimizer):
 
     def _choose_recipe(self, group: dict[str, Any]) -> Recipe:
         if isinstance(group.pop("recipe", None), Recipe):
-            raise ValueError(f"{type(self).__name__} has its own recipe; use thalweg.Optimizer for groups that name one")
+            raise ValueError(
+                f"{type(self).__name__} has its own recipe; use thalweg.Optimizer for groups that name one"
+            )
         recipe = self._built(group)
         read = join(recipe.hypers()).keys() | FLAGS.keys() | set(self.structure)
         for key in self._given - read:
             default = self._signature_default(key)
             if group[key] != default:
                 raise ValueError(
-                    f"{type(self).__name__}: {key}={group[key]!r} has no effect with these options; leave it at {default!r}"
+                    f"{type(self).__name__}: {key}={group[key]!r} has no effect with these options;"
+                    f" leave it at {default!r}"
                 )
         return recipe
 
     def _built(self, group: Mapping[str, Any]) -> Recipe:
         values = (group[k] for k in self.structure)
-        return _build(type(self), self.outer, *(bool(v) if isinstance(v, (int, float)) else v for v in values))
+        cls: Any = type(self)
+        return _build(cls, self.outer, *(bool(v) if isinstance(v, (int, float)) else v for v in values))
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The recipe for the group's options as they are now; a changed option takes effect at the next step."""
@@ -425,7 +440,7 @@ class Named(Optimizer):
 
 
 @cache
-def _build(cls: type[Named], outer: Slot | None, *values: Any) -> Recipe:
+def _build(cls: Any, outer: Slot | None, *values: Any) -> Recipe:
     return with_outer(cls.build(**dict(zip(cls.structure, values, strict=True))), outer)
 
 

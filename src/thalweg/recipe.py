@@ -1,4 +1,4 @@
-"""``Recipe``: a frozen choice of slots and a flow, one complete update rule. It is data: hashable, comparable, printable."""
+"""``Recipe``: a frozen choice of slots and a flow, one complete update rule; data that compares, hashes and prints."""
 
 from __future__ import annotations
 
@@ -131,18 +131,27 @@ class Recipe:
 
     def equations(self) -> list[str]:
         """The update rule, a line an idea, in the order in which the flow applies them."""
-        order = {
-            flows.moment_first: "gradient first second ratio direction coupled scale rate decay",
-            flows.first_then_second: "gradient first second ratio direction coupled scale rate decay",
-            flows.normalise_first: "gradient second ratio first scale rate decay",
-            flows.step_first: "gradient second ratio scale rate first decay",
-        }.get(self.flow, " ".join(name for name, _ in self.slots() if name != "outer"))
-        slots = [getattr(self, name) for name in order.split()]
-        lines = [slot.equation() for slot in slots if slot is not None]
-        return [*lines, "p <- p - u" if self.flow is flows.step_first else "p <- p - lr*u", *self._outer()]
-
-    def _outer(self) -> list[str]:
-        return [self.outer.equation()] if self.outer else []
+        quotient_first = self.flow in (flows.normalise_first, flows.step_first)
+        lines: list[str] = []
+        now = "g"  # the letter of what goes on to the next place
+        order = "gradient second ratio scale rate first" if quotient_first else "gradient first second ratio"
+        order += " decay" if quotient_first else " direction coupled scale rate decay"
+        for place in order.split():
+            slot = getattr(self, place)
+            if place == "first" and self.flow is flows.step_first:
+                lines.append(f"u = lr*{now}")
+            if slot is None:
+                continue
+            if place in ("direction", "coupled", "scale") and now != "u":
+                lines.append(f"u = {now}")
+                now = "u"
+            lines.append(slot.equation("g" if place == "second" else now))
+            if place == "first":
+                now = "u" if lines[-1].startswith("u =") else "m"
+            elif place == "ratio":
+                now = "u"
+        lines.append(f"p <- p - {'' if self.flow is flows.step_first else 'lr*'}{now}")
+        return lines if self.outer is None else [*lines, self.outer.equation()]
 
     def state_bytes(self, shape: tuple[int, ...] = (1024, 1024), itemsize: int = 4) -> float:
         """Bytes of state tensors per element of a parameter of that shape."""
@@ -187,5 +196,3 @@ def with_outer(recipe: Recipe, outer: Slot | None) -> Recipe:
     if recipe.outer is not None and recipe.outer != outer:
         raise ValueError(f"this recipe already has the outer method {recipe.outer!r}; use recipe.but(outer={outer!r})")
     return recipe.but(outer=outer)
-
-

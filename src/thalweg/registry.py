@@ -134,8 +134,8 @@ def define(name: str, recipe: Recipe, *, source: str = "", doc: str = "", **defa
         defaults: numbers that differ from the recipe's own defaults.
 
     Example:
+        >>> import torch, thalweg
         >>> from dataclasses import dataclass
-        >>> import thalweg
         >>> from thalweg.slots import Average
         >>> @dataclass(frozen=True, repr=False)
         ... class Belief(Average):

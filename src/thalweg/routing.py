@@ -92,15 +92,16 @@ def route(model: nn.Module, **where: Mapping[str, Any]) -> list[dict[str, Any]]:
     params = dict(model.named_parameters())
     placed: dict[tuple[str, bool], list[tuple[str, Parameter]]] = {}
     for name, role in roles(model).items():
-        key = next((k for k in (role, "matrices" if role in ("matrix", "conv") else "", "rest") if k in where), None)
-        if key is None:
+        wanted = (role, *(["matrices"] if role in ("matrix", "conv") else []), "rest")
+        place = next((k for k in wanted if k in where), None)
+        if place is None:
             raise ValueError(f"{name} is a {role}, and neither {role!r} nor 'rest' is given: add rest=dict(...)")
-        undecayed = role in ("norm", "bias", "scalar") and key != role
-        placed.setdefault((key, undecayed), []).append((name, params[name]))
+        undecayed = role in ("norm", "bias", "scalar") and place != role
+        placed.setdefault((place, undecayed), []).append((name, params[name]))
     groups = []
-    for key, options in where.items():
+    for named, options in where.items():
         for undecayed in (False, True):
-            if (key, undecayed) in placed:
+            if (named, undecayed) in placed:
                 extra = {"weight_decay": 0.0} if undecayed else {}
-                groups.append({"params": placed[key, undecayed], **options, **extra})
+                groups.append({"params": placed[named, undecayed], **options, **extra})
     return groups

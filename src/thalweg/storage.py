@@ -82,7 +82,7 @@ class Loading:
         for i, (group, saved) in enumerate(zip(ours, theirs, strict=True)):
             if len(group["params"]) != len(saved["params"]):
                 raise ValueError(
-                    f"group {i}: checkpoint has {len(saved['params'])} parameters, this optimizer {len(group['params'])}"
+                    f"group {i}: the checkpoint has {len(saved['params'])} parameters, not {len(group['params'])}"
                 )
             merged = {**{k: v for k, v in group.items() if k not in ("params", "param_names")}, **saved}
             recipe = self.optimizer.recipe_of({**merged, "recipe": group["recipe"]})

@@ -66,7 +66,8 @@ def _paper_adafactor(options: Options) -> Options:
 
 
 def _muon(options: Options) -> Options:
-    kept = _without(options, "adjust_lr_fn", "scale", "orthogonaliser", "ns_dtype", "dtype", "steps", "norm", "coefficients")
+    words = ("adjust_lr_fn", "scale", "orthogonaliser", "ns_dtype", "dtype", "steps", "norm", "coefficients")
+    kept = _without(options, *words)
     scale = options.get("scale", "sqrt(max(1,rows/cols))")
     rule = "moonlight" if scale.startswith("0.2*") else "none" if scale == "none" else "keller"
     if options.get("adjust_lr_fn") == "match_rms_adamw":
@@ -151,7 +152,8 @@ def build(optimizer: str, hyperparameters: Options, params: Iterable[Tensor], **
     (``weight_decay``). ``options`` such as ``engine`` are passed on; the default is the reference engine.
     """
     options = {"engine": "reference", **options}
-    given = {k: tuple(v) if k in ("betas", "eps", "ns_coefficients") and isinstance(v, list) else v for k, v in hyperparameters.items()}
+    tuples = ("betas", "eps", "ns_coefficients")
+    given = {k: tuple(v) if k in tuples and isinstance(v, list) else v for k, v in hyperparameters.items()}
     if re.fullmatch(r"Lookahead\(.*\)", optimizer):
         name, given = _lookahead(given)
         return build(f"torch.{name}", given, params, **options)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-
 from goldens.build import build
 
 FILE = Path(__file__).with_name("optimizers.json")
@@ -37,9 +36,9 @@ DIFFER = {
     "NAdam / seed simplification, raw / matrix23": "another rule under NAdam's hyper-parameters",
     "NAdam / seed simplification, debiased b1^(t+1) / matrix23": "another rule under NAdam's hyper-parameters",
     "NAdam / constant-mu Dozat / matrix23": "another rule under NAdam's hyper-parameters",
-    "Schedule-Free AdamW / paper version; params = y / matrix23": "the paper's class under the present class's options",
+    "Schedule-Free AdamW / paper version; params = y / matrix23": "the paper's class, under the present one's options",
     "Adafactor / torch.optim.Adafactor flavour / matrix23": "torch's convention is not part of the library yet",
-    "Muon (Polar Express) / modded-nanogpt coefficients / matrix23": "another coefficient list, not part of the library yet",
+    "Muon (Polar Express) / modded-nanogpt coefficients / matrix23": "other coefficients, not in the library yet",
 }
 #: Hyper-parameters with which entries of DIFFER agree after all: proof that the record is at fault.
 CORRECTED: dict[str, dict[str, Any]] = {
@@ -57,7 +56,9 @@ LOW_PRECISION = {
 
 def known(entry: dict[str, Any]) -> bool:
     try:
-        build(entry["optimizer"], entry["hyperparameters"], [torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))])
+        build(
+            entry["optimizer"], entry["hyperparameters"], [torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))]
+        )
     except KeyError as error:
         if "no rule for" in str(error):
             return False
@@ -99,7 +100,9 @@ def error(compared: list[tuple[int, list[float], list[float]]]) -> float:
     worst = 0.0
     for _, got, expected in compared:
         scale = max(map(abs, expected)) or 1.0
-        worst = max(worst, *(abs(a - b) / scale if math.isfinite(a) else math.inf for a, b in zip(got, expected, strict=True)))
+        worst = max(
+            worst, *(abs(a - b) / scale if math.isfinite(a) else math.inf for a, b in zip(got, expected, strict=True))
+        )
     return worst
 
 
@@ -156,5 +159,3 @@ def test_schedule_free_evaluates_the_average() -> None:
         optimizer.eval()  # type: ignore[attr-defined]
         expected = _flat(next(v for k, v in x.items() if k.startswith("x")))
         assert p.detach().reshape(-1).tolist() == pytest.approx(expected, rel=1e-10)
-
-

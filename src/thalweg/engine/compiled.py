@@ -183,8 +183,8 @@ class Engine:
             members.sort(key=lambda i: -works[i].param.numel())
             large = [i for i in members if works[i].param.numel() > LARGE]
             for part in (large, members[len(large) :]):
-                for at in range(0, len(part), key.count):
-                    chunks.append(_Chunk(key, part[at : at + key.count], part is large, works))
+                starts = range(0, len(part), key.count)
+                chunks += [_Chunk(key, part[at : at + key.count], part is large, works) for at in starts]
         return Plan(chunks, leftover, pointers)
 
     def _key(self, work: Work) -> Key | None:

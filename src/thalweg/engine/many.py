@@ -5,7 +5,7 @@ It lets the formulas, written once for one tensor, run over a whole list without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,18 +21,21 @@ class Many:
 
     __slots__ = ("tensors",)
 
-    def __init__(self, tensors: list[Tensor]) -> None:
-        self.tensors = tensors
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = list(tensors)
 
-    def mix(self, a: Any, b: Any, x: Any) -> Many:
-        """``a*self + b*x``, in place on one fresh temporary where the scalars are plain numbers."""
-        if isinstance(b, (int, float)) and isinstance(x, Many):
-            if isinstance(a, (int, float)) and a == 1:
-                return Many(torch._foreach_add(self.tensors, x.tensors, alpha=b))
-            scaled = torch._foreach_mul(self.tensors, _data(a))
+    def mix(self, a: Any, b: Any, x: Any, y: Many | None = None) -> Many:
+        """``a*self + b*x`` or ``a*self + b*x*y``, on one fresh temporary where the scalars are plain numbers."""
+        if not (isinstance(a, (int, float)) and isinstance(b, (int, float)) and isinstance(x, Many)):
+            return self * a + (x if y is None else x * y) * b
+        if a == 1 and y is None:
+            return Many(torch._foreach_add(self.tensors, x.tensors, alpha=b))
+        scaled = torch._foreach_mul(self.tensors, a)
+        if y is None:
             torch._foreach_add_(scaled, x.tensors, alpha=b)
-            return Many(scaled)
-        return self * a + x * b
+        else:
+            torch._foreach_addcmul_(scaled, x.tensors, y.tensors, b)
+        return Many(scaled)
 
     def __add__(self, other: Any) -> Many:
         return Many(torch._foreach_add(self.tensors, _data(other)))

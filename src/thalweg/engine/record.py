@@ -49,7 +49,7 @@ class _Recorder:
         self.tracer = fx.proxy.GraphAppendingTracer(self.graph)
         self.inputs: dict[tuple[Any, ...], fx.Proxy] = {}
 
-    def input(self, *key: Any) -> fx.Proxy:
+    def input(self, *key: Any) -> Any:
         if key not in self.inputs:
             last = next((n for n in reversed(self.graph.nodes) if n.op == "placeholder"), None)
             with self.graph.inserting_after(last) if last else self.graph.inserting_before():
@@ -95,7 +95,7 @@ def record(
 ) -> tuple[Graph, list[list[tuple[str | int, bool]]]]:
     """Record ``count`` tensors up to ``barrier`` (or to the end); also the kinds of all barriers passed."""
     recorder = _Recorder()
-    packed = recorder.input("scalars")
+    packed: Any = recorder.input("scalars")
     kinds: list[list[tuple[str | int, bool]]] = []
     outputs: list[Any] = []
     stores: list[tuple[Any, ...]] = []

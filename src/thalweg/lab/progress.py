@@ -21,8 +21,8 @@ from thalweg.lab.tasks import Task
 class Board(Protocol):
     """Told of every run; shows it or does not."""
 
-    def begin(self, done: int, total: int) -> None:
-        """The race starts (or goes on) with so many runs done."""
+    def begin(self, done: Sequence[Record], total: int) -> None:
+        """The race starts, or goes on after these runs."""
         ...
 
     def ran(self, record: Record, total: int) -> None:
@@ -37,7 +37,7 @@ class Board(Protocol):
 class SilentBoard:
     """For programs."""
 
-    def begin(self, done: int, total: int) -> None:
+    def begin(self, done: Sequence[Record], total: int) -> None:
         """Show nothing."""
 
     def ran(self, record: Record, total: int) -> None:
@@ -60,10 +60,10 @@ class PlainBoard:
     def __init__(self, task: Task, console: Console) -> None:
         self._task, self._console, self._done = task, console, 0
 
-    def begin(self, done: int, total: int) -> None:
+    def begin(self, done: Sequence[Record], total: int) -> None:
         """Say how much there is to do."""
-        self._done = done
-        self._print(f"{self._task.name}: {total} runs to begin with" + (f", {done} done already" if done else ""))
+        self._done = len(done)
+        self._print(f"{self._task.name}: {total} runs to begin with" + (f", {len(done)} done already" if done else ""))
 
     def ran(self, record: Record, total: int) -> None:
         """Say what the run gave."""
@@ -110,9 +110,11 @@ class LiveBoard:
     ) -> None:
         self._live.stop()
 
-    def begin(self, done: int, total: int) -> None:
+    def begin(self, done: Sequence[Record], total: int) -> None:
         """Start the bar where the race stands."""
-        self._bar.update(self._row, completed=done, total=total)
+        for record in done:
+            self._records[record["label"]].append(record)
+        self._bar.update(self._row, completed=len(done), total=total)
 
     def ran(self, record: Record, total: int) -> None:
         """Count the run and redraw, though not more often than the eye can follow."""

@@ -102,7 +102,9 @@ class Race:
         self._plan_initial()
         try:
             with Pool(min(workers, max(1, len(self._pending))), self.settings.reference, self.settings.steps) as pool:
-                self.board.begin(len(self._planned) - len(self._pending), len(self._planned))
+                self.board.begin(
+                    [self.records[key] for key in self._planned if key in self.records], len(self._planned)
+                )
                 while self._pending or pool.busy:
                     while self._pending and pool.idle:
                         pool.submit(self._pending.popleft())

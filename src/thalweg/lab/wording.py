@@ -110,7 +110,7 @@ def findings(task: Task, rows: Sequence[Standing], seeds: int) -> list[str]:
     ranked = [row for row in rows if row.test is not None]
     sentences = []
     behind = [row.label for row in ranked if row.separated]
-    if behind:
+    if behind and len(behind) < len(ranked) - 1:
         verb = "is" if len(behind) == 1 else "are"
         sentences.append(f"Behind it on all {seeds} seeds {verb} {listing(behind)}.")
     lost = [row.label for row in rows if row.test is None and row.cells]
@@ -133,8 +133,15 @@ def _target_findings(task: Task, ranked: Sequence[Standing]) -> list[str]:
         )
     missed = [row.label for row in ranked if row.target_steps is None]
     if missed:
-        sentences.append(f"The target{'' if quick else f', a {goal},'} is missed by {listing(missed)}.")
+        sentences.append(f"The target{'' if quick else f', a {goal},'} is missed by {_several(missed, len(ranked))}.")
     return sentences
+
+
+def _several(names: Sequence[str], total: int) -> str:
+    """A few names in full; many as a count, since the table has the names."""
+    if len(names) <= 4:
+        return listing(names)
+    return "every optimizer" if len(names) == total else f"{len(names)} of the {total} optimizers"
 
 
 def _unit(task: Task) -> str:

@@ -53,6 +53,7 @@ class Adafactor(Named):
         ValueError: lr together with relative_step, neither of them, warmup_init without relative_step.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2, 2))
         >>> opt = thalweg.Adafactor([p])
         >>> (p**2).sum().backward(); opt.step(); p.data[0]
@@ -104,6 +105,6 @@ class Adafactor(Named):
     def _check_options(self, group: Any) -> None:
         super()._check_options(group)
         if group["relative_step"] and group["lr"] is not None:
-            raise ValueError(f"lr={group['lr']!r} has no effect with relative_step=True: pass relative_step=False, or lr=None")
+            raise ValueError(f"lr={group['lr']!r} has no effect with relative_step=True: set that False, or lr to None")
         if not group["relative_step"] and group["lr"] is None:
             raise ValueError("relative_step=False needs a learning rate: pass lr, such as lr=1e-3")

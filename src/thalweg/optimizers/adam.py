@@ -47,6 +47,7 @@ class Adam(Named):
     Memory: 1 pass, 7 words per element (9).
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.Adam([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); p.data
@@ -109,6 +110,7 @@ class AdamW(Named):
     State: exp_avg, exp_avg_sq, 8 bytes per parameter (amsgrad: 12). Memory: 1 pass, 7 words per element (9).
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.AdamW([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); p.data
@@ -171,6 +173,7 @@ class NAdam(Named):
     which costs about 1e-8 of accuracy). Memory: 1 pass, 7 words per element.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.NAdam([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); p.data
@@ -235,6 +238,7 @@ class RAdam(Named):
     Threshold and fall-back are torch's; the authors' code also offers no update at all in the first phase.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.RAdam([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); p.data
@@ -303,6 +307,7 @@ class AdamS(Named):
     Not the AdamS of 2025, which is another method of the same name.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.AdamS([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); p.data

@@ -38,6 +38,7 @@ class Adagrad(Named):
     Memory: 1 pass, 5 words per element.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.Adagrad([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); p.data
@@ -101,6 +102,7 @@ class RMSprop(Named):
     The centred variance is held at zero where rounding would make it negative (torch returns NaN there).
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.RMSprop([p], lr=0.01)
         >>> (p**2).sum().backward(); opt.step(); p.data

@@ -41,6 +41,7 @@ class AdaX(Named):
     887 000). A state of theirs is divided by that number to be loaded here.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.AdaX([p], lr=0.1, weight_decay=0)
         >>> (p**2).sum().backward(); opt.step(); p.data

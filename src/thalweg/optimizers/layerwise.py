@@ -45,6 +45,7 @@ class LAMB(Named):
     Memory: 2 passes, 11 words per element: one reads for the two norms, one updates.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.LAMB([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); p.data

@@ -22,7 +22,12 @@ from thalweg.slots.scale import ShapeScale
 REST: dict[str, Any] = {"lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-10}
 
 
-@register("muon", source="Jordan et al. 2024, kellerjordan.github.io/posts/muon", code="github.com/KellerJordan/Muon", recipe=MUON)
+@register(
+    "muon",
+    source="Jordan et al. 2024, kellerjordan.github.io/posts/muon",
+    code="github.com/KellerJordan/Muon",
+    recipe=MUON,
+)
 class Muon(Optimizer):
     """Muon: momentum with its singular values set to one, for hidden matrices; AdamW for all other parameters.
 
@@ -55,10 +60,11 @@ class Muon(Optimizer):
         options: ``outer``, ``engine``.
 
     State: momentum_buffer, 4 bytes per matrix parameter; AdamW's 8 for the rest.
-    Memory: the matrix products dominate; 5 words per element besides. Convolutions are scaled by their flattened
-    shape (the authors' code takes the kernel's), and ``p.grad`` is left as it is.
+    Memory: the matrix products dominate; equal shapes are stacked. Convolutions are scaled by their flattened shape
+    (the authors' code takes the kernel's), and ``p.grad`` is left as it is.
 
     Example:
+        >>> import torch, thalweg
         >>> model = torch.nn.Linear(4, 2)
         >>> opt = thalweg.create("muon", model, lr=0.02)
         >>> model(torch.ones(1, 4)).sum().backward(); opt.step()
@@ -102,7 +108,7 @@ class Muon(Optimizer):
             scale=None if adjust_lr == "none" else ShapeScale(adjust_lr),
         )
         self._rest = {**REST, "weight_decay": 0.0, **(rest or {})}
-        numbers = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "eps": eps}
+        numbers: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "eps": eps}
         super().__init__(params, recipe, maximize=maximize, **numbers, **options)
 
     @classmethod
@@ -141,6 +147,4 @@ def _coefficients(given: Any) -> tuple[tuple[float, float, float], ...]:
     rows = [given] if isinstance(given, (tuple, list)) and given and isinstance(given[0], (int, float)) else given
     if isinstance(rows, (tuple, list)) and rows and all(isinstance(r, (tuple, list)) and len(r) == 3 for r in rows):
         return tuple((float(a), float(b), float(c)) for a, b, c in rows)
-    raise ValueError(f"Invalid ns_coefficients: {given!r}; legal is (a, b, c), a list of such triples, or 'polar_express'")
-
-
+    raise ValueError(f"Invalid ns_coefficients: {given!r}; legal is (a, b, c), a list of triples, or 'polar_express'")

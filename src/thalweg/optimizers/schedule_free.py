@@ -51,6 +51,7 @@ class ScheduleFreeSGD(_Averaged):
     The count and the sum of weights are the group's; they advance when any of its parameters has a gradient.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.ScheduleFreeSGD([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); _ = opt.eval(); p.data
@@ -107,6 +108,7 @@ class ScheduleFreeAdamW(_Averaged):
     This is the authors' present form; their paper's class folds the bias correction into gamma.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.ScheduleFreeAdamW([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); _ = opt.eval(); p.data

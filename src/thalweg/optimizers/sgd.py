@@ -8,7 +8,8 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg.optimizer import Named
 from thalweg.recipe import Recipe
-from thalweg.recipes import MOMENTUM, SGD as PLAIN, STABLE_SGD
+from thalweg.recipes import MOMENTUM, STABLE_SGD
+from thalweg.recipes import SGD as PLAIN
 from thalweg.registry import register
 from thalweg.slots.average import Average
 from thalweg.slots.law import Heavy
@@ -44,6 +45,7 @@ class SGD(Named):
         ValueError: a number out of range, nesterov without momentum, dampening without effect.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.SGD([p], lr=0.1, momentum=0.9)
         >>> (p**2).sum().backward(); opt.step(); p.data
@@ -113,6 +115,7 @@ class SGDS(Named):
     State: momentum_buffer, 4 bytes per parameter. Memory: 1 pass, 5 words per element.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.SGDS([p], lr=0.1, weight_decay=0.01)
         >>> (p**2).sum().backward(); opt.step(); p.data

@@ -37,6 +37,7 @@ class Lion(Named):
     A NaN gradient leaves a NaN in the state while the parameter stays finite: watch the state, not the weights.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.Lion([p], lr=0.1)
         >>> (p**2).sum().backward(); opt.step(); p.data
@@ -61,7 +62,7 @@ class Lion(Named):
 
 
 @register("nsgda", source="arXiv 2210.04319")
-class nSGDA(Named):  # noqa: N801 (the method's own spelling)
+class nSGDA(Named):
     """nSGDA: momentum steps of a fixed length, per tensor or over all tensors; made for the two players of a GAN.
 
     Equations::
@@ -84,6 +85,7 @@ class nSGDA(Named):  # noqa: N801 (the method's own spelling)
     State: exp_avg, 4 bytes per parameter. Memory: 2 passes, 8 words per element.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> opt = thalweg.nSGDA([p], lr=0.1, weight_decay=0)
         >>> (p**2).sum().backward(); opt.step(); p.data
@@ -154,6 +156,7 @@ class AdaLo(Named):
         ValueError: no loss was ever given, or it is negative or not finite.
 
     Example:
+        >>> import torch, thalweg
         >>> p = torch.nn.Parameter(torch.ones(2))
         >>> opt = thalweg.AdaLo([p], mode="compliant")
         >>> loss = (p**2).sum(); loss.backward(); opt.step(loss=loss.detach()); p.data

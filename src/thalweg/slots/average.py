@@ -37,7 +37,7 @@ class Average(Slot):
         return self.law.weights(h, t, numbers)._asdict()
 
     def accumulate(self, x: Any, h: Any, g: Any) -> Any:
-        x[self.role] = s = mix(h.keep, x[self.role], h.gain, g * g if self.power == 2 else g)
+        x[self.role] = s = mix(h.keep, x[self.role], h.gain, g, g if self.power == 2 else None)
         return s
 
     def read(self, h: Any, s: Any, g: Any) -> Any:
@@ -48,8 +48,8 @@ class Average(Slot):
     def __call__(self, x: Any, h: Any, g: Any) -> Any:
         return self.read(h, self.accumulate(x, h, g), g)
 
-    def equation(self) -> str:
-        return self.law.text(self.role, "g^2" if self.power == 2 else "g")
+    def equation(self, x: str = "g") -> str:
+        return self.law.text(*(("v", f"{x}^2") if self.power == 2 else ("m", x)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,8 +72,8 @@ class Interpolate(Slot):
         x[self.role] = mix(h.b2, m, h.c2, g)
         return mix(h.b1, m, h.c1, g)
 
-    def equation(self) -> str:
-        return f"u = betas.0*m + (1-betas.0)*g ; m <- betas.1*m + (1-betas.1)*g   (m = {self.role})"
+    def equation(self, x: str = "g") -> str:
+        return f"u = betas.0*m + (1-betas.0)*{x} ; m <- betas.1*m + (1-betas.1)*{x}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,8 +96,8 @@ class Largest(Slot):
         x[self.role] = largest = torch.maximum(x[self.role], self.inner.accumulate(x, h, g))
         return self.inner.read(h, largest, g)
 
-    def equation(self) -> str:
-        return f"{self.inner.equation()} ; {self.role} <- max({self.role}, {self.inner.role}), read in its place"
+    def equation(self, x: str = "g") -> str:
+        return f"{self.inner.equation(x)}, with the largest v so far in place of v"
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,11 +120,8 @@ class Centred(Slot):
         a = self.average.accumulate(x, h, g)
         return (self.square.accumulate(x, h, g) - a * a).clamp(min=0)
 
-    def equation(self) -> str:
-        return (
-            f"{self.square.equation()} ; {self.average.equation()} ;"
-            f" v = max({self.square.role} - {self.average.role}^2, 0)"
-        )
+    def equation(self, x: str = "g") -> str:
+        return f"{self.square.equation(x)} ; {self.average.law.text('a', x)} ; v = max(v - a^2, 0)"
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,9 +157,9 @@ class Factored(Slot):
         # precise "square root last" form.
         return (r / r.mean(-1, keepdim=True)).unsqueeze(-1) * c.unsqueeze(-2)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return (
-            f"q = g^2 + eps.0 ; {self.law.text('R', 'rowmean(q)')} ; C likewise over columns ; v = R*C/mean(R)"
+            f"q = {x}^2 + eps.0 ; {self.law.text('R', 'rowmean(q)')} ; C likewise over columns ; v = R*C/mean(R)"
             "   (0-d and 1-d tensors: v is the full average of q)"
         )
 
@@ -173,4 +170,3 @@ def adam_moments(first: Law | None = None, second: Law | None = None) -> dict[st
         "first": Average("exp_avg", first or Debiased("betas.0", 0.9)),
         "second": Average("exp_avg_sq", second or Debiased("betas.1", 0.999), power=2),
     }
-

@@ -64,7 +64,7 @@ class Slot:
     * ``scalars(h, t, numbers)``: host numbers of step ``t`` (1, 2, ...) in float64; a ``bool`` chooses a graph.
     * ``__call__(x, h, ...)``: the formula. ``x`` is the tensor's view (``x.param``, ``x.grad``, ``x["role"]``),
       ``h`` holds this step's scalars. A reduction is asked for with ``s = yield total(u * u)``.
-    * ``equation()``: the formula in plain text.
+    * ``equation(x)``: the formula in plain text, with ``x`` for what comes in.
     """
 
     scope: ClassVar[str] = "element"
@@ -91,8 +91,8 @@ class Slot:
     def __call__(self, x: Any, h: Any, *values: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no formula")
 
-    def equation(self) -> str:
-        """The formula in plain text; by default the class docstring's first line."""
+    def equation(self, x: str = "g") -> str:
+        """The formula in plain text, with ``x`` for what comes in; by default the class docstring's first line."""
         return (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]
 
     def __repr__(self) -> str:

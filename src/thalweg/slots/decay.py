@@ -23,7 +23,7 @@ class Decoupled(Slot):
     def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Any:
         return h.keep
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return "p <- p*(1 - lr*weight_decay)"
 
 
@@ -54,7 +54,7 @@ class StableDecay(Slot):
         square = yield mean(v, "model")
         return 1 - h.shrink / square.sqrt().clamp(min=h.eps)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return "p <- p*(1 - lr*weight_decay/max(sqrt(mean of v over the model), eps))"
 
 
@@ -75,5 +75,5 @@ class StableMomentumDecay(Slot):
     def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Any:
         return h.keep
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return "p <- p*(1 - (1-dampening)/(1-momentum)*lr*weight_decay)"

@@ -62,10 +62,13 @@ def polar_factor(stack: Tensor) -> Tensor:
 
 @dataclass(frozen=True, repr=False)
 class Sign(Slot):
-    """Every coordinate moves by the same amount: u = sign(u)."""
+    """Every coordinate moves by the same amount."""
 
     def __call__(self, x: Any, h: Any, u: Any) -> Any:
         return u.sign()
+
+    def equation(self, x: str = "g") -> str:
+        return "u = sign(u)"
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,7 +105,7 @@ class Orthogonal(Slot):
     def __call__(self, x: Any, h: Any, u: Any) -> Generator[Request, Any, Any]:
         return (yield matrices(self._function(h.eps), u))
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         if self.exact:
             return "U S V^T = svd(u) ; u = U V^T"
         return (
@@ -124,5 +127,5 @@ class PlusDecay(Slot):
     def __call__(self, x: Any, h: Any, u: Any) -> Any:
         return mix(1, u, h.weight_decay, x.param)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return "u = u + weight_decay*p"

@@ -24,5 +24,5 @@ class L2(Slot):
     def __call__(self, x: Any, h: Any, g: Any) -> Any:
         return mix(1, g, h.weight_decay, x.param)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return "g = g + weight_decay*p"

@@ -39,7 +39,7 @@ class Lookahead(Slot):
         x["slow"] = slow = mix(h.beta, x["slow"], h.alpha, new)
         return slow
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return f"every {self.k} steps: slow <- slow + {self.alpha:g}*(p - slow) ; p <- slow"
 
 
@@ -92,6 +92,6 @@ class ScheduleFree(Slot):
         x["z"] = z + step
         return mix(1, mix(h.keep, old, h.c, z), h.push, step)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         warm = f", warm-up {self.warmup_steps}" if self.warmup_steps else ""
         return f"z <- z + (p_new - p) ; x <- (1-c)*x + c*z ; p = y = {self.beta:g}*x + {1 - self.beta:g}*z{warm}"

@@ -21,7 +21,7 @@ class InverseTime(Slot):
     def lr(self, h: Mapping[str, Any], t: int) -> float:
         return h["lr"] / (1 + (t - 1) * h["lr_decay"])
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return "lr <- lr/(1 + (t-1)*lr_decay)"
 
 
@@ -61,7 +61,7 @@ class LossRate(Slot):
         e = h["loss_average"] / (1 - h["betas.1"] ** h["loss_count"] if self.debias else 1)
         return h["lr"] * max((e if self.mode == "adversarial" else 1 - e) / h["kappa"], h["eps"])
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         e = "e" if self.mode == "adversarial" else "(1-e)"
         hat = "/(1-betas.1^t)" if self.debias else ""
         return f"e <- betas.1*e + (1-betas.1)/(2+loss){hat} ; lr <- lr*max({e}/kappa, eps)"
@@ -100,6 +100,6 @@ class RelativeRate(Slot):
         square = yield mean(x.param * x.param)
         return square.sqrt().clamp(min=h.eps) * h.rho
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         rho = f"min({'1e-6*t' if self.warmup else '1e-2'}, 1/sqrt(t))" if self.relative else "lr"
         return f"lr <- max(eps.1, rms(p))*{rho}" if self.parameter_scale else f"lr <- {rho}"

@@ -37,11 +37,11 @@ class OverSqrt(Slot):
             return m / v.sqrt()
         return m / (v + h.eps).sqrt() if self.inside else m / (v.sqrt() + h.eps)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         if self.eps is None:
-            return "u = m/sqrt(v)"
+            return f"u = {x}/sqrt(v)"
         eps = "eps/sqrt(weight of the un-normalised v)" if self.raw else "eps"
-        return f"u = m/sqrt(v + {eps})" if self.inside else f"u = m/(sqrt(v) + {eps})"
+        return f"u = {x}/sqrt(v + {eps})" if self.inside else f"u = {x}/(sqrt(v) + {eps})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,7 +64,7 @@ class Rectified(Slot):
     def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
         return m * h.times / (v.sqrt() * h.root + h.plus)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return (
             "rho_t = rho_inf - 2t*betas.1^t/(1-betas.1^t), rho_inf = 2/(1-betas.1) - 1 ;"
             " r = sqrt((rho_t-4)(rho_t-2)rho_inf/((rho_inf-4)(rho_inf-2)rho_t)) ;"

@@ -33,7 +33,7 @@ class UnitNorm(Slot):
         squares = yield total(u * u, self.over)
         return u / (squares.sqrt() + h.eps)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return f"u = u/(|u| + eps), |u| over the {self.over}"
 
 
@@ -56,7 +56,7 @@ class TrustRatio(Slot):
             ratio = ratio.clamp(*self.clip)
         return u * torch.where((pp > 0) & (uu > 0), ratio, 1.0)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         phi = "|p|" if self.bounds is None else f"min(max(|p|, {self.bounds[0]:g}), {self.bounds[1]:g})"
         ratio = f"{phi}/|u|" if self.clip is None else f"min(max({phi}/|u|, {self.clip[0]:g}), {self.clip[1]:g})"
         return f"u = u*{ratio}, unchanged where |p| or |u| is 0"
@@ -78,7 +78,7 @@ class ClipRMS(Slot):
         square = yield mean(u * u)
         return u / (square.sqrt() / h.threshold).clamp(min=1)
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return "u = u/max(1, rms(u)/clip_threshold)"
 
 
@@ -97,5 +97,5 @@ class ShapeScale(Slot):
         rows, columns = x.shape[0], math.prod(x.shape[1:])
         return u * (math.sqrt(max(1, rows / columns)) if self.rule == "keller" else 0.2 * math.sqrt(max(rows, columns)))
 
-    def equation(self) -> str:
+    def equation(self, x: str = "g") -> str:
         return "u = u*" + ("sqrt(max(1, rows/columns))" if self.rule == "keller" else "0.2*sqrt(max(rows, columns))")
