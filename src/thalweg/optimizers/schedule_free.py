@@ -8,7 +8,7 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg.optimizer import Named
 from thalweg.recipe import Recipe
-from thalweg.recipes import ADAMW, SGD
+from thalweg.recipes import ADAMW, SCHEDULE_FREE_ADAMW, SCHEDULE_FREE_SGD, SGD
 from thalweg.registry import register
 from thalweg.slots.outer import ScheduleFree
 
@@ -24,7 +24,7 @@ class _Averaged(Named):
         super().__init__(params, {**options, "outer": outer}, **hyper)
 
 
-@register("schedulefree_sgd", source=_SOURCE, code=_CODE, aliases=("sgdschedulefree",))
+@register("schedulefree_sgd", source=_SOURCE, code=_CODE, aliases=("sgdschedulefree",), recipe=SCHEDULE_FREE_SGD)
 class ScheduleFreeSGD(_Averaged):
     """Schedule-Free SGD: no schedule is needed, because what is evaluated is an average of the iterates.
 
@@ -79,7 +79,13 @@ class ScheduleFreeSGD(_Averaged):
         return SGD
 
 
-@register("schedulefree_adamw", source=_SOURCE, code=_CODE, aliases=("adamwschedulefree", "schedulefree"))
+@register(
+    "schedulefree_adamw",
+    source=_SOURCE,
+    code=_CODE,
+    aliases=("adamwschedulefree", "schedulefree"),
+    recipe=SCHEDULE_FREE_ADAMW,
+)
 class ScheduleFreeAdamW(_Averaged):
     """Schedule-Free AdamW: AdamW without a first moment, averaged instead of scheduled.
 
