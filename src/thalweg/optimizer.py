@@ -17,6 +17,7 @@ from thalweg.engine import compiled, eager
 from thalweg.engine.work import Rule, Work
 from thalweg.hyper import flatten, join, suggest, validate
 from thalweg.recipe import Recipe, with_outer
+from thalweg.rounding import seed, stalled
 from thalweg.slots.base import Slot
 from thalweg.slots.outer import ScheduleFree
 
@@ -35,7 +36,10 @@ FOREIGN = frozenset(
         *("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum", "momentum", "betas"),
     )
 )
+ROUNDINGS = ("nearest", "stochastic")
 ENGINES = ("auto", "compiled", "foreach", "reference")
+#: The step at which half-precision parameters are looked at, once, for whether they move at all.
+STALL_STEP = 10
 #: Parameter elements from which ``engine="auto"`` compiles; below, a compiler costs more than it ever gives back.
 COMPILE_FROM = 1 << 20
 
@@ -49,6 +53,8 @@ class Optimizer(torch.optim.Optimizer):
         outer: an outer method (``Lookahead``, ``ScheduleFree``) around every group's recipe.
         engine: "auto" (compiled from 2^20 elements on where there is a compiler, else foreach), "compiled",
             "foreach" or "reference".
+        rounding: how bfloat16 parameters are stored: "nearest", or "stochastic", which lets steps through that are
+            smaller than the gaps between bfloat16 numbers.
         maximize: ascend instead of descend.
         hyper: numbers of the recipe, such as ``lr`` or ``betas``; ranges and defaults are the slots' (lr 1e-3,
             weight_decay 0), not those of a named optimizer with the same recipe.
@@ -76,15 +82,19 @@ class Optimizer(torch.optim.Optimizer):
         *,
         outer: Slot | None = None,
         engine: str = "auto",
+        rounding: str = "nearest",
         **hyper: Any,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"Invalid engine: {engine!r}; legal are {', '.join(ENGINES)}")
+        if rounding not in ROUNDINGS:
+            raise ValueError(f"Invalid rounding: {rounding!r}; legal are {', '.join(ROUNDINGS)}")
         if outer is not None and not isinstance(outer, Slot):
             raise TypeError(f"outer must be a slot such as Lookahead(5, 0.5), got {outer!r}")
         if isinstance(params, (set, frozenset)):
             raise TypeError("params must have an order: a set was given; pass a list")
         self.engine = engine
+        self.rounding = rounding
         self.outer = outer
         self._recipes: dict[str, Recipe] = {}
         self._default_recipe = None if recipe is None else find_recipe(recipe)
@@ -210,11 +220,27 @@ class Optimizer(torch.optim.Optimizer):
             for (group, _, _), values in zip(groups, saved, strict=True):
                 group.update(values)
             raise
+        half = self._half_precision(works) if self.rounding == "nearest" else []
+        before = [p.clone() for p in half]
         self._run(works)
+        if half and (share := stalled(before, half)) > 0.5:
+            warnings.warn(
+                f"thalweg: {share:.0%} of the elements of half-precision parameters did not move in step"
+                f" {STALL_STEP}: their steps are smaller than the gaps between such numbers and are lost."
+                " Use rounding='stochastic' with bfloat16, a larger lr, or float32 parameters",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         torch._foreach_add_([s["step"] for s, _ in steps], 1)
         for state, numbers in steps:
             for key, value in numbers.items():
                 state[key].fill_(value)
+
+    def _half_precision(self, works: list[Work]) -> list[Tensor]:
+        """The half-precision parameters that take their ``STALL_STEP``-th step now, to see whether they move."""
+        owners = {w.owner for w in works if w.param.dtype in (torch.bfloat16, torch.float16)}
+        params = [p for group in self.param_groups for p in group["params"] if id(p) in owners] if owners else []
+        return [p for p in params if self.state[p]["step"].item() == STALL_STEP - 1]
 
     def _is_rehearsal(self, groups: list[tuple[dict[str, Any], Recipe, list[Tensor]]]) -> bool:
         """Whether this is the empty step that checkpoint tools take to make state appear: fresh, lr 0, gradients 0."""
@@ -250,13 +276,18 @@ class Optimizer(torch.optim.Optimizer):
                     rules[at] = Rule.of(recipe, recipe.scalars(h, t, numbers), group["maximize"]), numbers
                 rule, after = rules[at]
                 steps.append((state, after))
-                works.append(storage.work(p, state, rule))
+                drawn = None
+                if self.rounding == "stochastic" and p.dtype == torch.bfloat16:
+                    drawn = seed(t, len(works))
+                works.append(storage.work(p, state, rule, drawn))
         return works, steps
 
     def _run(self, works: list[Work]) -> None:
         engine = self.engine_in_use
         if engine == "compiled":
-            self._compiled.run(works)
+            self._compiled.run(works, strict=self.engine == "compiled")
+            if self._compiled.failed:
+                _warn_once(self._compiled.failed)
         else:
             eager.run(works, many=engine == "foreach")
 
@@ -268,7 +299,8 @@ class Optimizer(torch.optim.Optimizer):
         params = [p for group in self.param_groups for p in group["params"]]
         if sum(p.numel() for p in params) < COMPILE_FROM:
             return "foreach"
-        missing = next((m for d in {p.device for p in params} if (m := compiled.available(d))), None)
+        missing = self._compiled.failed
+        missing = missing or next((m for d in {p.device for p in params} if (m := compiled.available(d))), None)
         if missing is None:
             return "compiled"
         _warn_once(missing)
@@ -323,7 +355,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: torch's three, and the recipes and options. Plans are made anew."""
-        kept = ("engine", "outer", "_recipes", "_default_recipe", "_given")
+        kept = ("engine", "rounding", "outer", "_recipes", "_default_recipe", "_given")
         return {**super().__getstate__(), **{k: self.__dict__[k] for k in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -370,13 +402,14 @@ class Named(Optimizer):
     def __init__(self, params: ParamsT, options: Mapping[str, Any], **hyper: Any) -> None:
         options = dict(options)
         outer, engine = options.pop("outer", None), options.pop("engine", "auto")
+        rounding = options.pop("rounding", "nearest")
         unknown = options.keys() - FLAGS.keys()
         if unknown:
-            legal = (hyper.keys() | FLAGS.keys() | {"outer", "engine"}) - {"params"}
+            legal = (hyper.keys() | FLAGS.keys() | {"outer", "engine", "rounding"}) - {"params"}
             name = sorted(unknown)[0]
             raise ValueError(f"{type(self).__name__} has no option {name!r}." + suggest(name, legal))
         engine = self._torch_engine(engine, options)
-        super().__init__(params, outer=outer, engine=engine, **{**FLAGS, **options, **hyper})
+        super().__init__(params, outer=outer, engine=engine, rounding=rounding, **{**FLAGS, **options, **hyper})
 
     def _torch_engine(self, engine: str, options: Mapping[str, Any]) -> str:
         """torch's switches: ``fused=True`` is the compiled engine, ``foreach=True/False`` foreach and reference."""

@@ -54,15 +54,15 @@ def create(state: dict[str, Any], param: Tensor, recipe: Recipe, h: Mapping[str,
             state[role] = new(param, spec, h)
 
 
-def work(param: Tensor, state: dict[str, Any], rule: Rule) -> Work:
+def work(param: Tensor, state: dict[str, Any], rule: Rule, seed: int | None) -> Work:
     """The parameter's step as the engines take it; complex tensors as real pairs."""
     grad = param.grad
     assert grad is not None
     tensors = [state[role] for role in rule.recipe.state(param.shape)]
     if param.is_complex():
         real = torch.view_as_real
-        return Work(real(param.detach()), real(grad.detach()), [real(s) for s in tensors], rule, id(param))
-    return Work(param, grad, tensors, rule, id(param))
+        return Work(real(param.detach()), real(grad.detach()), [real(s) for s in tensors], rule, id(param), seed)
+    return Work(param, grad, tensors, rule, id(param), seed)
 
 
 class Loading:

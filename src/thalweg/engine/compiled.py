@@ -147,9 +147,16 @@ class Engine:
 
     def __init__(self) -> None:
         self.plans: dict[Any, Plan] = {}
+        self.failed: str | None = None
+        self.strict = True
 
-    def run(self, works: list[Work]) -> None:
+    def run(self, works: list[Work], strict: bool = True) -> None:
+        """Take one step of every work. Where a graph does not compile, raise, or unless ``strict`` go on without.
+
+        A graph that does not compile has changed nothing, so the foreach engine can take over its tensors.
+        """
         works = [w for w in works if w.param.numel()]
+        self.strict = strict
         plan = self._plan(works)
         if plan.chunks:
             # Two tensors of equal size must not share a size symbol, or a graph would only fit equal sizes.
@@ -195,18 +202,31 @@ class Engine:
             return None
         if shaped and (min(param.shape) < 2 or not param.is_contiguous()):
             return None
-        structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize)
+        rounding = work.seed is not None
+        structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize, rounding)
         return Key(rule.recipe, tuple(rule.places), structure, 1 if shaped else CHUNK)
 
     def _run_chunks(self, chunks: list[_Chunk], works: list[Work]) -> None:
         packed = _Packed()
         runs = [_Run(chunk, works, packed) for chunk in chunks]
-        coupled = [r for r in runs if r.chunk.coupled]
         for run in runs:
             if not run.chunk.coupled:
-                run.to_model_barrier()
-                run.update()
-        while coupled and any(r.barrier < len(r.chunk.kinds) for r in coupled):
+                self._guarded(run.whole, run.works)
+        coupled = [r for r in runs if r.chunk.coupled]
+        if coupled:
+            self._guarded(lambda: self._run_coupled(coupled), [w for r in coupled for w in r.works])
+
+    def _guarded(self, action: Callable[[], Any], works: list[Work]) -> None:
+        try:
+            action()
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if self.strict:
+                raise RuntimeError("this recipe did not compile; engine='foreach' needs no compiler") from error
+            self.failed = f"compiling failed ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+            eager.run(works, many=True)
+
+    def _run_coupled(self, coupled: list[_Run]) -> None:
+        while any(r.barrier < len(r.chunk.kinds) for r in coupled):
             measured = [(r, r.to_model_barrier()) for r in coupled]
             pending = [(r, out) for r, out in measured if out is not None]
             if pending:
@@ -226,9 +246,14 @@ class _Packed:
         rules = [w.rule for w in works]
         rules += rules[:1] * (count - len(rules))
         like = works[0]
-        key = (like.compute_dtype, like.param.device, *[id(r) for r in rules])
-        if key not in self.made:
+        key: tuple[Any, ...] = (like.compute_dtype, like.param.device, *[id(r) for r in rules])
+        if like.seed is not None:
+            seeds = [w.seed or 0 for w in works] + [0] * (count - len(works))
+            numbers = [n for rule, seed in zip(rules, seeds, strict=True) for n in (*rule.numbers, seed)]
+            key = (*key, *seeds)
+        else:
             numbers = [n for rule in rules for n in rule.numbers]
+        if key not in self.made:
             self.made[key] = torch.tensor(numbers or (0.0,), dtype=like.compute_dtype, device=like.param.device)
         return self.made[key]
 
@@ -268,6 +293,11 @@ class _Run:
 
     def update(self) -> None:
         self.call(None)
+
+    def whole(self) -> None:
+        """The step of a chunk that waits for no other."""
+        self.to_model_barrier()
+        self.update()
 
 
 def _share_model_answers(pending: list[tuple[_Run, list[Tensor]]]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from thalweg.engine.many import Many
 from thalweg.engine.view import Bound, View, answer, requests
 from thalweg.engine.work import Work, gather, reduce_model
+from thalweg.rounding import stochastic
 from thalweg.slots.base import Request
 
 #: Elements a chunk of lists may hold: its temporaries stay in a core's cache on the CPU.
@@ -68,10 +69,10 @@ class _Chunk:
         return self.pack([t.mean() if request.mean else t.sum() for t in tensors])
 
     def commit(self) -> None:
-        if not self.many:
-            self.works[0].param.copy_(self.result)
-        else:
-            torch._foreach_copy_([w.param for w in self.works], self.each(self.result))
+        results = self.each(self.result)
+        if self.works[0].seed is not None:
+            results = [stochastic(r, w.seed) for r, w in zip(results, self.works, strict=True)]
+        torch._foreach_copy_([w.param for w in self.works], results)
         for role, value in self.view.new.items():
             i = self.roles.index(role)
             torch._foreach_copy_([w.state[i] for w in self.works], self.each(value))
@@ -83,7 +84,8 @@ def run(works: list[Work], many: bool) -> None:
     if many:
 
         def key(w: Work) -> Any:
-            return w.rule.kind, w.rule.numbers, w.param.dtype, w.grad.dtype, w.param.device, w.form
+            dtypes = (w.param.dtype, w.grad.dtype, w.seed is None)
+            return w.rule.kind, w.rule.numbers, dtypes, w.param.device, w.form
 
         matrix = [w for w in works if w.rule.recipe.scope == "matrix"]
         other = [w for w in works if w.rule.recipe.scope != "matrix"]

@@ -18,6 +18,7 @@ from torch import fx
 
 from thalweg.engine.view import Bound, View, answer, requests
 from thalweg.recipe import Recipe, Scalars
+from thalweg.rounding import stochastic
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Structure:
     ndim: int = 1
     cast: torch.dtype | None = None
     maximize: bool = False
+    rounding: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,13 @@ def record(
     outputs: list[Any] = []
     stores: list[tuple[Any, ...]] = []
 
+    # With stochastic rounding the last number of a tensor's row is its seed.
+    row = len(numbers) + structure.rounding
+
     def start(i: int) -> tuple[View, Any]:
         scalars: dict[str, dict[str, Any]] = {"": {}, **{name: {} for name, _ in recipe.slots()}}
         for j, (place, key) in enumerate(numbers):
-            scalars[place][key] = packed[i * len(numbers) + j]
+            scalars[place][key] = packed[i * row + j]
         for place, key, value in structure.flags:
             scalars[place][key] = value
 
@@ -132,6 +137,8 @@ def record(
                 ended.append(stop.value)
         if ended:
             for i, ((x, _), new) in enumerate(zip(running, ended, strict=True)):
+                if structure.rounding:
+                    new = stochastic(new, packed[i * row + row - 1].to(torch.int64))
                 recorder.input("param", i).copy_(new)
                 stores.append(("param", i))
                 for role, value in x.new.items():

@@ -48,6 +48,7 @@ class Work:
     state: list[Tensor]
     rule: Rule
     owner: int  # id of the parameter itself
+    seed: int | None = None  # of stochastic rounding
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def build_task() -> Task:
         target=2.4,
         steps=200,
         build=Characters,
-        split="the text's first 80 % for training, the next 10 % for validation, the last 10 % for test.",
+        split="The text's first 80 % for training, the next 10 % for validation, the last 10 % for test.",
         eval_every=10,
         unit="nats/char",
     )

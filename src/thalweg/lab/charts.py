@@ -77,11 +77,11 @@ def metric_title(task: Task, split: str) -> str:
     return f"{split} {task.metric}{unit}"
 
 
-def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis with whole powers of ten and no clutter between them."""
+def _log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis, with whole powers of ten where there are enough of them."""
     exponents = [math.log10(value) for value in values if value > 0]
     narrow = not exponents or max(exponents) - min(exponents) < 1.2
-    return {"type": "log", "tickformat": "~g", "dtick": "D2" if narrow else 1}
+    return {"type": "log", "tickformat": "~g", "dtick": "D1" if narrow else 1}
 
 
 def seeds_chart(task: Task, rows: Sequence[Standing]) -> Figure:
@@ -158,7 +158,7 @@ def training_chart(rows: Sequence[Standing]) -> Figure:
     """Training loss over steps."""
     curves = _by_step(rows, lambda run, index: run["curve"]["train_loss"][index])
     values = [value for points in curves.values() for point in points for value in point[1:]]
-    scale = _log_ticks(values) if values and min(values) > 0 else {}
+    scale = _log_axis(values) if values and min(values) > 0 and max(values) / min(values) > 8 else {}
     return {
         "data": _curve_traces(rows, curves, styles([row.label for row in rows]), 0.09),
         "layout": _layout(380, "step", "training loss", yaxis=scale),
@@ -253,7 +253,7 @@ def sensitivity_chart(task: Task, rows: Sequence[Standing]) -> Figure:
             420,
             "learning rate",
             metric_title(task, "validation"),
-            xaxis=_log_ticks(rates),
+            xaxis=_log_axis(rates),
             yaxis=_metric_axis(task) | _sensitivity_range(task, rows),
         ),
     }

@@ -37,6 +37,11 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in re.split(r",(?![^([]*[)\]])", text) if part.strip()]
 
 
+def stdout() -> Console:
+    """Where results go; lines are not squeezed to 80 columns when they go to a file."""
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
 @app.command()
 def race(
     task: Annotated[str, typer.Argument(help="digits, chars, or a model of your own as file.py:build_task.")],
@@ -93,7 +98,7 @@ def race(
     if as_json:
         print(json.dumps(result.summary, indent=2, allow_nan=False))
     else:
-        print_ranking(Console(width=None if sys.stdout.isatty() else 120), result, report)
+        print_ranking(stdout(), result, report)
     if not result.complete:
         progress.print(
             f"Interrupted. The partial report is {report}; the same command with --resume in place of --fresh goes on.",
@@ -161,7 +166,7 @@ def list_command(as_json: Json = False) -> None:
     table.add_column()
     for entry in entries:
         table.add_row(entry.name, entry.title)
-    Console().print(table)
+    stdout().print(table)
 
 
 @app.command()
@@ -177,7 +182,7 @@ def show(
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        Console().print(picture(found))
+        stdout().print(picture(found))
 
 
 @bench.command("step")
@@ -210,4 +215,4 @@ def bench_step(
     if as_json:
         print(json.dumps(result, indent=2))
     else:
-        Console().print(render(result))
+        stdout().print(render(result))

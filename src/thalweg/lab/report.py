@@ -74,12 +74,17 @@ def caveats(result: Result) -> list[str]:
         "and everything else kept the values shown. One that needs more tuning than that is at a disadvantage.",
         "The learning rate was constant, without warm-up or decay. Most optimizers gain from a decay towards the end; "
         "schedule-free ones are built to do without.",
-        f"This is one small model trained for {task.steps} steps. Larger models and longer training can order the "
-        "optimizers differently.",
+        f"This is one model trained for {task.steps} steps. Other models and longer training can order the optimizers "
+        "differently.",
         f"Times were taken with {wording.count(summary['workers'], 'worker')} side by side, one thread each, and "
-        "include what they cost each other. A model this small mostly shows the fixed cost of a step, not its cost per "
-        "parameter.",
+        "include what they cost each other.",
     ]
+    sizes = [record["parameters"] for record in result.records if "parameters" in record]
+    if sizes and max(sizes) < 1_000_000:
+        sentences.append(
+            f"With {max(sizes):,} parameters, the time of a step is mostly the fixed cost of its calls; "
+            "on a large model the cost per parameter decides."
+        )
     for row in rows:
         if row.edge:
             sentences.append(

@@ -64,5 +64,4 @@ def picture(found: dict[str, Any]) -> Group:
     if found["needs_loss"]:
         facts.add_row("step", "needs the loss: step(loss=loss) or a closure")
     facts.add_row("source", found["source"])
-    heading = Text.assemble((found["name"], "bold"), "  ", found["title"])
-    return Group(heading, Text(), Text(found["doc"]), Text(), facts)
+    return Group(Text(found["name"], style="bold"), Text(), Text(found["doc"]), Text(), facts)

@@ -42,7 +42,7 @@ class Adafactor(Named):
         relative_step: use the built-in rate; then lr must be None.
         warmup_init: start the built-in rate at 1e-6*t.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg_sq_row and exp_avg_sq_col, 4*(r+c)/(r*c) bytes per parameter (1-d: exp_avg_sq, 4), beta1: +4.
     Memory: 4 passes, 6 words per element. Conventions and state names are those of transformers and fairseq; the

@@ -41,7 +41,7 @@ class Adam(Named):
         amsgrad: divide by the largest second moment so far (before its correction, as torch does).
         maximize: ascend instead of descend.
         decoupled_weight_decay: AdamW's decay.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, exp_avg_sq, 8 bytes per parameter (amsgrad: max_exp_avg_sq, 12).
     Memory: 1 pass, 7 words per element (9).
@@ -105,7 +105,7 @@ class AdamW(Named):
         weight_decay: >= 0.
         amsgrad: divide by the largest second moment so far.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, exp_avg_sq, 8 bytes per parameter (amsgrad: 12). Memory: 1 pass, 7 words per element (9).
 
@@ -167,7 +167,7 @@ class NAdam(Named):
         momentum_decay: psi, >= 0.
         decoupled_weight_decay: AdamW's decay instead.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, exp_avg_sq, 8 bytes per parameter, and mu_product, one number, kept in float64 (torch: float32,
     which costs about 1e-8 of accuracy). Memory: 1 pass, 7 words per element.
@@ -232,7 +232,7 @@ class RAdam(Named):
         weight_decay: coupled (L2) decay, >= 0.
         decoupled_weight_decay: AdamW's decay instead.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, exp_avg_sq, 8 bytes per parameter. Memory: 1 pass, 7 words per element.
     Threshold and fall-back are torch's; the authors' code also offers no update at all in the first phase.
@@ -300,7 +300,7 @@ class AdamS(Named):
         weight_decay: >= 0; useful values are those of SGD (about 5e-4), not AdamW's.
         amsgrad: read the largest second moment so far.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, exp_avg_sq, 8 bytes per parameter (amsgrad: 12).
     Memory: 2 passes, 9 words per element: one reads for the mean, one updates.

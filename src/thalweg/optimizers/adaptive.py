@@ -32,7 +32,7 @@ class Adagrad(Named):
         initial_accumulator_value: >= 0.
         eps: >= 0.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: sum, 4 bytes per parameter, made at the first step (torch makes it at construction).
     Memory: 1 pass, 5 words per element.
@@ -95,7 +95,7 @@ class RMSprop(Named):
         momentum: >= 0; 0 keeps no buffer.
         centered: divide by the standard deviation instead.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: square_avg (4 bytes per parameter), momentum_buffer (+4), grad_avg (+4 centred).
     Memory: 1 pass, 5 words per element, and 2 more for each extra state.

@@ -34,7 +34,7 @@ class AdaX(Named):
         decoupled_weight_decay: AdaX-W.
         normalised_eps: see eps.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, exp_avg_sq, 8 bytes per parameter. Memory: 1 pass, 7 words per element.
     v is the authors' sum divided by (1+betas[1])^t - 1, so it cannot overflow (theirs does, in float32, near step

@@ -39,7 +39,7 @@ class LAMB(Named):
         eps_inside: put eps under the root.
         adapt: False takes q = 1, as for biases and norms that are to be left out of the scaling.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, exp_avg_sq, 8 bytes per parameter.
     Memory: 2 passes, 11 words per element: one reads for the two norms, one updates.

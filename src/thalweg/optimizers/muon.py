@@ -57,7 +57,7 @@ class Muon(Optimizer):
         exact: take the singular value decomposition instead of the iteration.
         rest: options of AdamW for everything else (lr 3e-4, betas (0.9, 0.95), eps 1e-10, weight_decay 0).
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``.
+        options: ``outer``, ``engine``, ``rounding``.
 
     State: momentum_buffer, 4 bytes per matrix parameter; AdamW's 8 for the rest.
     Memory: the matrix products dominate; equal shapes are stacked. Convolutions are scaled by their flattened shape

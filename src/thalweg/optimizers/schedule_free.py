@@ -43,7 +43,7 @@ class ScheduleFreeSGD(_Averaged):
         r: weights grow as k^r.
         weight_lr_power: weights follow the largest rate so far to this power.
         maximize: ascend instead of descend.
-        options: ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     Call ``opt.train()`` before training and ``opt.eval()`` before evaluating or saving the model; batch-norm
     statistics belong to y and want recomputing at x. The mode is kept in the checkpoint; ``step`` in eval mode raises.
@@ -106,7 +106,7 @@ class ScheduleFreeAdamW(_Averaged):
         r: weights grow as k^r.
         weight_lr_power: weights follow the largest rate so far to this power.
         maximize: ascend instead of descend.
-        options: ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     Call ``opt.train()`` before training and ``opt.eval()`` before evaluating or saving the model. The mode is kept in
     the checkpoint; ``step`` in eval mode raises. betas[0] is fixed when the optimizer is built.

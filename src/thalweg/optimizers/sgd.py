@@ -36,7 +36,7 @@ class SGD(Named):
         weight_decay: coupled (L2) decay, >= 0.
         nesterov: read the momentum one step ahead; needs momentum > 0.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: momentum_buffer, 4 bytes per parameter (0 without momentum). Memory: 1 pass, 5 words per element (3).
     The learning rate stays outside the buffer, as in torch: lowering it slows the stored velocity at once.
@@ -110,7 +110,7 @@ class SGDS(Named):
         weight_decay: >= 0.
         nesterov: read the momentum one step ahead.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: momentum_buffer, 4 bytes per parameter. Memory: 1 pass, 5 words per element.
 

@@ -31,7 +31,7 @@ class Lion(Named):
         betas: two numbers, 0 <= x < 1; language models often use (0.95, 0.98).
         weight_decay: >= 0.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, 4 bytes per parameter. Memory: 1 pass, 5 words per element.
     A NaN gradient leaves a NaN in the state while the parameter stays finite: watch the state, not the weights.
@@ -80,7 +80,7 @@ class nSGDA(Named):
         weight_decay: coupled (L2) decay, >= 0.
         scope: "layer" or "global".
         maximize: ascend, for the ascending player.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, 4 bytes per parameter. Memory: 2 passes, 8 words per element.
 
@@ -146,7 +146,7 @@ class AdaLo(Named):
         mode: "adversarial" (the published code) or "compliant" (the paper's idea).
         debias: read e/(1-betas[1]^t), which removes a hidden warm-up of about 1/(1-betas[1]) steps.
         maximize: ascend instead of descend.
-        options: ``outer``, ``engine``, and torch's ``foreach``, ``fused``.
+        options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, 4 bytes per parameter; e is one number in the group (``loss_average``).
     Memory: 1 pass, 5 words per element. Reading the loss waits for it on a GPU.

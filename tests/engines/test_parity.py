@@ -1,0 +1,179 @@
+"""The engines agree: foreach and compiled take the reference engine's steps, for every optimizer and every layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import thalweg
+from engines.rig import (
+    LAYOUTS,
+    NAMES,
+    SIMPLE,
+    assert_compiled,
+    build,
+    everything,
+    loss_at,
+    parameters,
+    run,
+    set_gradients,
+    worst_error,
+)
+
+STEPS = 20
+FLOAT32, FLOAT64 = 2e-5, 1e-12
+#: One rounding to bfloat16: eight significant bits.
+BFLOAT16 = 2.0**-7
+Report = Callable[[str, object], None]
+
+OUTER = [thalweg.Lookahead(3, 0.5), thalweg.ScheduleFree()]
+#: Compiled as well; foreach is cheap and takes everything. A step known on the host, one barrier, rows and columns.
+OUTER_COMPILED = ("sgd", "adamw", "lamb")
+WRAPPED = [name for name in NAMES if not thalweg.get(name).recipe.outer and not name.startswith("schedulefree")]
+
+
+@cache
+def _reference(
+    name: str, dtype: torch.dtype, layouts: tuple[str, ...], two_groups: bool, **changes: Any
+) -> dict[str, Tensor]:
+    params = parameters(dtype, layouts)
+    return everything(run(name, "reference", params, STEPS, two_groups=two_groups, **changes), params)
+
+
+def _compare(
+    name: str,
+    engine: str,
+    dtype: torch.dtype = torch.float32,
+    layouts: tuple[str, ...] = SIMPLE,
+    two_groups: bool = False,
+    **changes: Any,
+) -> tuple[float, str]:
+    """The worst error of an engine's parameters and state after twenty steps."""
+    start, params = parameters(dtype, layouts), parameters(dtype, layouts)
+    opt = run(name, engine, params, STEPS, two_groups=two_groups, **changes)
+    if engine == "compiled":
+        assert_compiled(opt, params)
+    expected = _reference(name, dtype, layouts, two_groups, **changes)
+    for key, p in start.items():
+        moved = not torch.equal(p, expected[key])
+        assert moved == (key not in ("never", "empty")), f"{key} should {'not ' if moved else ''}have moved"
+    return worst_error(everything(opt, params), expected)
+
+
+@pytest.mark.parametrize("engine", ["foreach", "compiled"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_layout_in_float32(name: str, engine: str, record_property: Report) -> None:
+    """Two groups of different lr and weight decay, every layout, and gradients that come and go."""
+    error, where = _compare(name, engine, layouts=tuple(LAYOUTS), two_groups=True)
+    record_property("error", error)
+    assert error <= FLOAT32, where
+
+
+@pytest.mark.parametrize("engine", ["foreach", "compiled"])
+@pytest.mark.parametrize("name", NAMES)
+def test_float64(name: str, engine: str, few: None, record_property: Report) -> None:
+    error, where = _compare(name, engine, torch.float64)
+    record_property("error", error)
+    assert error <= FLOAT64, where
+
+
+@pytest.mark.parametrize("engine", ["foreach", "compiled"])
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_within_one_rounding(name: str, engine: str, few: None, record_property: Report) -> None:
+    """Each step from the same parameters: float32 arithmetic that differs in its last bits may round to a neighbour."""
+    params, expected = parameters(torch.bfloat16, SIMPLE), parameters(torch.bfloat16, SIMPLE)
+    opt, reference = build(name, params, engine), build(name, expected, "reference")
+    worst, neighbours, count = 0.0, 0, 0
+    for t in range(1, STEPS + 1):
+        set_gradients(params, t)
+        set_gradients(expected, t)
+        opt.step(loss=loss_at(t))
+        reference.step(loss=loss_at(t))
+        for key, want in expected.items():
+            have = params[key].detach().float()
+            difference, size = (have - want.float()).abs(), torch.maximum(have.abs(), want.abs().float())
+            slack = FLOAT32 * size.max() if size.numel() else 0.0
+            assert (difference <= BFLOAT16 * size + slack).all(), f"{key} at step {t}"
+            neighbours += int((difference > 0).sum())
+            count += difference.numel()
+            with torch.no_grad():
+                params[key].copy_(want)
+    for key, p in params.items():
+        for role, value in opt.state.get(p, {}).items():
+            want = reference.state[expected[key]][role]
+            if value.numel():
+                assert value.dtype == want.dtype
+                worst = max(worst, float((value - want).abs().max() / (want.abs().max() or 1)))
+    record_property("error", worst)
+    assert worst <= FLOAT32
+    assert neighbours <= count / 100  # a neighbour is the exception
+    if engine == "compiled":
+        assert_compiled(opt, params)
+
+
+@pytest.mark.parametrize("outer", OUTER, ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    ("name", "engine"), [*[(n, "foreach") for n in WRAPPED], *[(n, "compiled") for n in OUTER_COMPILED]]
+)
+def test_outer(name: str, engine: str, outer: Any, few: None, record_property: Report) -> None:
+    error, where = _compare(name, engine, outer=outer)
+    record_property("error", error)
+    assert error <= FLOAT32, where
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"), [*[(n, "foreach") for n in NAMES], *[(n, "compiled") for n in ("adamw", "nsgda", "sgd")]]
+)
+def test_maximize(name: str, engine: str, few: None, record_property: Report) -> None:
+    error, where = _compare(name, engine, maximize=True)
+    record_property("error", error)
+    assert error <= FLOAT32, where
+    descended = _reference(name, torch.float32, SIMPLE, False)
+    assert not torch.equal(_reference(name, torch.float32, SIMPLE, False, maximize=True)["matrix"], descended["matrix"])
+
+
+@pytest.mark.parametrize("engine", ["reference", "foreach", "compiled"])
+def test_recipes_side_by_side(engine: str, few: None) -> None:
+    """Groups of different recipes move as they would alone."""
+    together, alone = parameters(layouts=SIMPLE), parameters(layouts=SIMPLE)
+    keys = list(together)
+    halves = {"adamw": keys[0::2], "lamb": keys[1::2]}
+    opts = [build(n, {k: alone[k] for k in half}, engine) for n, half in halves.items()]
+    joint = thalweg.Optimizer(
+        [
+            {"params": [together[k] for k in half], "recipe": n, "lr": 0.05, "weight_decay": 0.1, "eps": 1e-3}
+            for n, half in halves.items()
+        ],
+        engine=engine,
+    )
+    for t in range(1, 6):
+        set_gradients(together, t)
+        set_gradients(alone, t)
+        joint.step()
+        for opt in opts:
+            opt.step()
+    for key in keys:
+        assert torch.equal(together[key], alone[key]), key
+
+
+@pytest.mark.parametrize("engine", ["foreach", "compiled"])
+def test_layout_changed_in_mid_run(engine: str, few: None) -> None:
+    """A model may go to channels-last after its state was made; entries must stay with their own state."""
+
+    def train(engine: str) -> Tensor:
+        params = parameters(layouts=("conv",))
+        opt = build("adamw", params, engine)
+        for t in range(1, 7):
+            if t == 4:
+                params["conv"].data = params["conv"].data.contiguous(memory_format=torch.channels_last)
+            set_gradients(params, t)
+            opt.step()
+        return params["conv"].detach()
+
+    error, _ = worst_error({"conv": train(engine)}, {"conv": train("reference")})
+    assert error <= FLOAT32
