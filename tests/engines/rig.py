@@ -67,7 +67,9 @@ def options(name: str, **changes: Any) -> dict[str, Any]:
     defaults = thalweg.get(name).defaults
     chosen: dict[str, Any] = {}
     if defaults.get("lr") is not None:
-        chosen["lr"] = 0.05
+        chosen["lr"] = 50.0 if thalweg.get(name).needs_loss else 0.05
+    if "rest" in defaults:
+        chosen["rest"] = {"lr": 0.05, "weight_decay": 0.1}
     if "weight_decay" in defaults:
         chosen["weight_decay"] = 0.1
     if isinstance(defaults.get("eps"), float):
@@ -80,7 +82,7 @@ def groups(params: dict[str, Parameter], name: str) -> list[dict[str, Any]]:
     defaults = thalweg.get(name).defaults
     second: dict[str, Any] = {"weight_decay": 0.02}
     if defaults.get("lr") is not None:
-        second["lr"] = 0.02
+        second["lr"] = 0.4 * options(name)["lr"]
     values = list(params.values())
     return [{"params": values[0::2]}, {"params": values[1::2], **second}]
 

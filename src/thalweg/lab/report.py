@@ -76,8 +76,8 @@ def caveats(result: Result) -> list[str]:
         "schedule-free ones are built to do without.",
         f"This is one model trained for {task.steps} steps. Other models and longer training can order the optimizers "
         "differently.",
-        f"Times were taken with {wording.count(summary['workers'], 'worker')} side by side, one thread each, and "
-        "include what they cost each other.",
+        f"Times were taken with {wording.count(summary['workers'], 'worker')} side by side, one thread each. On a CPU "
+        "they are processor time; the workers still share caches and memory with each other.",
     ]
     sizes = [record["parameters"] for record in result.records if "parameters" in record]
     if sizes and max(sizes) < 1_000_000:

@@ -1,0 +1,182 @@
+"""What is compiled, how often, and when no compiler is started at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+import thalweg
+from engines.rig import NAMES, build
+from thalweg import optimizer as optimizer_module
+from thalweg.engine import compiled
+from thalweg.lab.bench_graphs import graphs_under_churn, graphs_under_scaling
+from thalweg.lab.bench_probes import graph_count
+
+#: Shapes in the proportions of a small gpt2: embeddings, fused attention, wide and narrow matrices, norms and biases.
+GPT2 = [(50, 16), (12, 16)] + 3 * [(16,), (16,), (16, 48), (48,), (16, 16), (16,), (16, 64), (64,), (64, 16)] + [(96, 80)]
+SRC = Path(thalweg.__file__).parents[1]
+
+
+def _compiled_by(opt: torch.optim.Optimizer, steps: int = 1) -> int:
+    before = graph_count()
+    for _ in range(steps):
+        opt.step(loss=1.0)  # type: ignore[call-arg]
+    return graph_count() - before
+
+
+def _with_gradients(shapes: list[tuple[int, ...]]) -> list[Parameter]:
+    params = [Parameter(torch.randn(shape)) for shape in shapes]
+    for p in params:
+        p.grad = torch.randn_like(p)
+    return params
+
+
+@pytest.mark.parametrize("rotate", [True, False], ids=["rotating", "fixed"])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_graph_after_the_fifth_step(name: str, rotate: bool, few: None) -> None:
+    """lr, weight_decay, betas and eps change at every step and gradients go missing, for fifty steps."""
+    if not rotate and name not in ("adamw", "lamb"):
+        pytest.skip("patterns that repeat are the easier case: two optimizers are enough")
+    assert graphs_under_churn(name, engine="compiled", rotate=rotate) == 0
+    assert graph_count() > 0
+
+
+@pytest.mark.parametrize("name", ["adamw", "adams", "adafactor", "lamb"])
+def test_four_times_the_tensors_compile_no_more(name: str, few: None) -> None:
+    found = graphs_under_scaling(name, engine="compiled")
+    assert found["tensors"] == [10, 40]
+    assert 0 < found["graphs"][1] <= found["graphs"][0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_at_most_eight_graphs_for_a_transformer(name: str, few: None) -> None:
+    torch._dynamo.reset()
+    params = _with_gradients(GPT2)
+    assert 0 < _compiled_by(build(name, {str(i): p for i, p in enumerate(params)}, "compiled"), 3) <= 8
+
+
+def test_every_pattern_of_missing_gradients(few: None) -> None:
+    """All 2^5 subsets of five tensors, and more patterns than plans are kept."""
+    params = _with_gradients([(3,), (4, 5), (6,), (2, 2), (9,)])
+    opt = build("adamw", {str(i): p for i, p in enumerate(params)}, "compiled")
+    assert 32 > compiled.PLANS
+    _compiled_by(opt, 2)
+    grads = [p.grad for p in params]
+    counts = [2] * len(params)
+    before = graph_count()
+    for pattern in range(32):
+        for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+            p.grad = g if pattern >> i & 1 else None
+            counts[i] += pattern >> i & 1
+        opt.step()
+    assert graph_count() == before
+    assert len(opt._compiled.plans) <= compiled.PLANS
+    assert [int(opt.state[p]["step"]) for p in params] == counts
+
+
+def test_different_step_counts_share_a_call(few: None) -> None:
+    torch._dynamo.reset()
+    params = _with_gradients([(3 + i,) for i in range(6)])
+    opt = build("adamw", {str(i): p for i, p in enumerate(params)}, "compiled")
+    grads = [p.grad for p in params]
+    for p, g in zip(params, grads, strict=True):
+        p.grad = None
+        opt.step()
+        p.grad = g  # tensor i joins at its own step
+    for i, p in enumerate(params):
+        for q in params:
+            q.grad = None
+        p.grad = grads[i]
+        for _ in range(i):
+            opt.step()
+    assert [int(opt.state[p]["step"]) for p in params[1:]] != [0] * 5
+    for p, g in zip(params, grads, strict=True):
+        p.grad = g
+    opt.step()
+    assert len({int(opt.state[p]["step"]) for p in params}) > 3
+    assert graph_count() > 0
+    before = graph_count()
+    assert _compiled_by(opt, 3) == 0
+    plan = list(opt._compiled.plans.values())[-1]
+    assert len(plan.chunks) == len(params) // compiled.CHUNK
+    assert graph_count() == before
+
+
+def test_kernels_are_shared_by_optimizers(few: None) -> None:
+    """A second optimizer of the same recipe, over other shapes and numbers, compiles nothing."""
+    first = build("adamw", {str(i): p for i, p in enumerate(_with_gradients([(3,), (4, 5), (7,)]))}, "compiled")
+    first.step()
+    second = thalweg.Optimizer(_with_gradients([(13,), (2, 9), (4,), (5,)]), "adamw", lr=0.3, engine="compiled")
+    assert _compiled_by(second, 3) == 0
+
+
+def _python(code: str) -> str:
+    env = {**os.environ, "PYTHONPATH": str(SRC)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_a_small_model_starts_no_compiler() -> None:
+    code = """
+import sys, torch, thalweg
+p = torch.nn.Parameter(torch.ones(8)); p.grad = torch.ones(8)
+before = "torch._inductor" in sys.modules
+opt = thalweg.AdamW([p])
+for _ in range(3): opt.step()
+assert p[0] < 1
+print(opt.engine_in_use, before, "torch._inductor" in sys.modules, "torch._dynamo.convert_frame" in sys.modules)
+"""
+    assert _python(code) == "foreach False False False"
+
+
+def test_importing_brings_in_nothing_heavy() -> None:
+    code = """
+import sys, torch
+before = set(sys.modules)
+import thalweg
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(new & set("numpy sklearn typer rich plotly jinja2 pandas scipy".split())), "thalweg.lab" in sys.modules)
+"""
+    assert _python(code) == "[] False"
+
+
+def test_without_a_compiler_auto_warns_once_and_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(optimizer_module, "_warned", set())
+    compiled.available.cache_clear()
+    try:
+        shape = (1024, 1024)
+        assert shape[0] * shape[1] >= optimizer_module.COMPILE_FROM
+        p, q = Parameter(torch.ones(shape)), Parameter(torch.ones(shape))
+        p.grad, q.grad = torch.full(shape, 0.1), torch.full(shape, 0.1)
+        opt = thalweg.AdamW([p])
+        with pytest.warns(RuntimeWarning, match=r"no C\+\+ compiler \(no-such-compiler\) was found.*foreach") as seen:
+            opt.step()
+        assert len(seen) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            opt.step()
+            thalweg.AdamW([Parameter(torch.ones(shape))]).step()
+            other = thalweg.AdamW([q], engine="foreach")
+            other.step()
+            other.step()
+        assert opt.engine_in_use == "foreach"
+        assert torch.equal(p, q)
+        assert not opt._compiled.plans
+    finally:
+        compiled.available.cache_clear()
+
+
+def test_with_a_compiler_auto_compiles_large_models() -> None:
+    opt = thalweg.AdamW([Parameter(torch.empty(optimizer_module.COMPILE_FROM))])
+    assert opt.engine_in_use == "compiled"
+    assert thalweg.AdamW([Parameter(torch.empty(optimizer_module.COMPILE_FROM - 1))]).engine_in_use == "foreach"
