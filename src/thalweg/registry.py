@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from torch import nn
 
 from thalweg.hyper import suggest
-from thalweg.optimizer import Named, Optimizer
+from thalweg.named import Named
+from thalweg.optimizer import Optimizer
 from thalweg.recipe import Recipe
 
 T = TypeVar("T", bound=Optimizer)

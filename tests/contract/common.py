@@ -1,4 +1,4 @@
-"""The optimizers under test, small parameters with known gradients, and bit-exact comparison of everything they hold."""
+"""The optimizers under test, small parameters with known gradients, and bit-exact comparison of what they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused: by which error, naming the thing and the remedy, and with nothing changed (contract 9, section 6.8)."""
+"""What is refused: by which error, naming the thing and the remedy, with nothing changed (contract 9, section 6.8)."""
 
 from __future__ import annotations
 
@@ -232,12 +232,12 @@ def test_bounds_as_a_list() -> None:
 @pytest.mark.parametrize(
     "group",
     [
-        {"params": "new and old", "lr": 0.1},
+        {"params": "new and old"},
         {"params": "new", "betas": (1.0, 0.9)},
         {"params": "new", "weight_decay": -1.0},
         {"params": "new", "speed": 1.0},
     ],
-    ids=lambda g: ",".join(g),
+    ids=lambda g: list(g)[-1],
 )
 def test_refused_group_of_muon_leaves_nothing_behind(group: dict[str, Any]) -> None:
     """Muon splits a group in two; if either half is refused, neither is added."""
@@ -245,7 +245,7 @@ def test_refused_group_of_muon_leaves_nothing_behind(group: dict[str, Any]) -> N
     optimizer = case("muon").build([a, b])
     before = snapshot(optimizer)
     new = {"new": [matrix, vector], "new and old": [matrix, b]}[group["params"]]
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match="|".join([*group, "more than one"][1:])):
         optimizer.add_param_group({**group, "params": new})
     assert snapshot(optimizer) == before
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import thalweg
 from contract.common import AVERAGED, Case, bits, clones, make_params, members, set_grads, train, values
+from thalweg import registry
 
 
 def test_state_holds_plain_tensors_by_parameter(case: Case) -> None:
@@ -151,8 +152,9 @@ def test_old_pickles_are_completed(case: Case) -> None:
     assert optimizer.param_groups[0]["capturable"] is False
 
 
-def test_a_defined_optimizer_survives_deepcopy() -> None:
+def test_a_defined_optimizer_survives_deepcopy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 6.2: a class made by ``define`` keeps its recipe through a copy."""
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     recipe = thalweg.ADAMW.but(outer=thalweg.Lookahead(3, 0.5))
     cls = thalweg.define("ContractExample", recipe, lr=0.1)
     params = make_params()
@@ -251,7 +253,7 @@ class Wrapper:
 
 
 def test_modes_and_steps_through_a_wrapper(case: Case) -> None:
-    """Section 5 and 6.6: ``wrapper.eval()`` runs with the wrapper as ``self``; the optimizer must see it all the same."""
+    """Section 5 and 6.6: ``wrapper.eval()`` runs with the wrapper as ``self``; the optimizer must see it too."""
     params, others = make_params(), make_params()
     optimizer, plain = case.build(params), case.build(others)
     wrapper: Any = Wrapper(optimizer)

@@ -1,4 +1,4 @@
-"""One step: gradients, closures, shapes, dtypes, per-parameter counts (contract 2, 12, 13, 16, 19, section 6.7, 6.8)."""
+"""One step: gradients, closures, shapes, dtypes, counts (contract 2, 10, 12, 13, 16, 18, 19, section 6.1, 6.7, 6.8)."""
 
 from __future__ import annotations
 
@@ -313,8 +313,8 @@ def test_a_changed_momentum_changes_the_next_update(case: Case) -> None:
     """Contract 2: OneCycleLR rewrites ``betas`` or ``momentum`` each step; they are read anew as well."""
     params, others = make_params(), make_params()
     optimizer, same = case.build(params), case.build(others)
-    for opt, members in ((optimizer, params), (same, others)):
-        train(opt, members, 2)
+    for opt, own in ((optimizer, params), (same, others)):
+        train(opt, own, 2)
     changed = []
     for group in optimizer.param_groups:
         reads = optimizer.recipe_of(group).hypers()
@@ -323,8 +323,8 @@ def test_a_changed_momentum_changes_the_next_update(case: Case) -> None:
             changed.append(group)
     if not changed:
         pytest.skip(f"{case.id} reads neither betas[0] nor momentum")
-    for opt, members in ((optimizer, params), (same, others)):
-        train(opt, members, 5, start=3)
+    for opt, own in ((optimizer, params), (same, others)):
+        train(opt, own, 5, start=3)
     other_of = dict(zip(params, others, strict=True))
     assert all(any(not torch.equal(p, other_of[p]) for p in group["params"]) for group in changed)
 
@@ -337,7 +337,8 @@ def test_tensor_lr(case: Case) -> None:
         params = make_params()
         optimizer = case.build(params, **{**case.scheduled, "lr": lr} if case.id != "adafactor" else case.scheduled)
         (extra,) = make_params(((2, 2),), seed=7)
-        optimizer.add_param_group({"params": [extra], **({"recipe": thalweg.ADAMW, "lr": lr} if case.id == "routed" else {})})
+        own = {"recipe": thalweg.ADAMW, "lr": lr} if case.id == "routed" else {}
+        optimizer.add_param_group({"params": [extra], **own})
         train(optimizer, [*params, extra], 4)
         runs.append([*params, extra])
     assert_close(*runs, rtol=0, atol=0)

@@ -37,14 +37,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 RUNS = [(case, "foreach") for case in CASES] + [("adamw", "compiled"), ("sgd-momentum", "compiled")]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Convolutions of a few numbers spend their time waiting for each other's threads (``_same_start`` undoes this)."""
+    torch.set_num_threads(1)
+
+
 def _network() -> nn.Module:
     torch.manual_seed(5)
     return nn.Sequential(
-        nn.Conv2d(1, 6, 3, padding=1),
+        nn.Conv2d(1, 6, 3, padding=1, bias=False),
         nn.BatchNorm2d(6),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(6, 8, 3, bias=False),
+        nn.Conv2d(6, 8, 3),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(32, 10),
@@ -89,6 +95,7 @@ class _Pair:
         """The worst difference relative to a tensor's largest entry."""
         worst = 0.0
         for p, q in zip(self.nets[0].parameters(), self.nets[1].parameters(), strict=True):
+            p, q = p.detach(), q.detach()
             error = float((p - q).abs().max() / p.abs().max())
             worst = max(worst, float("inf") if error != error else error)
         return worst
@@ -113,7 +120,7 @@ def test_same_weights(case: str, engine: str, record_property: Any) -> None:
     record_property("error", pair.error())
     assert pair.error() <= TOLERANCE
     for name, p in pair.nets[1].named_parameters():
-        assert (p - pair.start[name]).abs().max() > 1e-3, name
+        assert (p - pair.start[name]).abs().max() > 1e-4, name
 
 
 @pytest.mark.parametrize(("case", "engine"), RUNS)

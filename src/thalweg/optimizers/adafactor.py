@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.optim.optimizer import ParamsT
 
-from thalweg.optimizer import Named
+from thalweg.named import Named
 from thalweg.recipe import Recipe
 from thalweg.recipes import ADAFACTOR
 from thalweg.registry import register
@@ -46,7 +46,7 @@ class Adafactor(Named):
 
     State: exp_avg_sq_row and exp_avg_sq_col, 4*(r+c)/(r*c) bytes per parameter (1-d: exp_avg_sq, 4), beta1: +4.
     Memory: 4 passes, 6 words per element. Conventions and state names are those of transformers and fairseq; the
-    root is taken last, of R/mean(R)*C, which neither underflows nor rounds twice. torch.optim.Adafactor differs in
+    root is taken last, of R/mean(R)*C, so that only one root is rounded. torch.optim.Adafactor differs in
     its rate, its use of eps and its decay.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.optim.optimizer import ParamsT
 
-from thalweg.optimizer import Named
+from thalweg.named import Named
 from thalweg.recipe import Recipe
 from thalweg.recipes import MOMENTUM, STABLE_SGD
 from thalweg.recipes import SGD as PLAIN

@@ -124,6 +124,10 @@ class Centred(Slot):
         return f"{self.square.equation(x)} ; {self.average.law.text('a', x)} ; v = max(v - a^2, 0)"
 
 
+#: The least a factored second moment can be: about the smallest normal float32.
+TINY = 1.2e-38
+
+
 @dataclass(frozen=True, repr=False)
 class Factored(Slot):
     """Adafactor's second moment: row and column means whose product stands for the matrix."""
@@ -153,9 +157,9 @@ class Factored(Slot):
         rows, columns = yield mean(q, -1), mean(q, -2)
         x["exp_avg_sq_row"] = r = mix(h.keep, x["exp_avg_sq_row"], h.gain, rows)
         x["exp_avg_sq_col"] = c = mix(h.keep, x["exp_avg_sq_col"], h.gain, columns)
-        # r over its mean is near one, so nothing underflows, and one square root of the product follows: the
-        # precise "square root last" form.
-        return (r / r.mean(-1, keepdim=True)).unsqueeze(-1) * c.unsqueeze(-2)
+        # One root of the whole quotient follows (the precise "square root last" form). A row and a column without
+        # gradients meet in eps^2/mean(r), which float32 cannot hold; the gradient there is zero whatever it is over.
+        return ((r / r.mean(-1, keepdim=True)).unsqueeze(-1) * c.unsqueeze(-2)).clamp(min=TINY)
 
     def equation(self, x: str = "g") -> str:
         return (

@@ -1,0 +1,96 @@
+"""``Named``: the base of the named optimizers, which build their recipe from the options of each group."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+from torch.optim.optimizer import ParamsT
+
+from thalweg.hyper import join, suggest
+from thalweg.optimizer import FLAGS, Optimizer
+from thalweg.recipe import Recipe, with_outer
+from thalweg.slots.base import Slot
+
+
+class Named(Optimizer):
+    """Base of the named optimizers: torch's signature, and a recipe built from the options of each group."""
+
+    def __init__(self, params: ParamsT, options: Mapping[str, Any], **hyper: Any) -> None:
+        options = dict(options)
+        outer, engine = options.pop("outer", None), options.pop("engine", "auto")
+        rounding = options.pop("rounding", "nearest")
+        unknown = options.keys() - FLAGS.keys()
+        if unknown:
+            legal = (hyper.keys() | FLAGS.keys() | {"outer", "engine", "rounding"}) - {"params"}
+            name = sorted(unknown)[0]
+            raise ValueError(f"{type(self).__name__} has no option {name!r}." + suggest(name, legal))
+        engine = self._torch_engine(engine, options)
+        super().__init__(params, outer=outer, engine=engine, rounding=rounding, **{**FLAGS, **options, **hyper})
+
+    def _torch_engine(self, engine: str, options: Mapping[str, Any]) -> str:
+        """torch's switches: ``fused=True`` is the compiled engine, ``foreach=True/False`` foreach and reference."""
+        if options.get("fused") and options.get("foreach"):
+            raise ValueError("fused and foreach cannot both be True")
+        if engine == "auto":
+            if options.get("fused"):
+                return "compiled"
+            if options.get("foreach") is not None:
+                return "foreach" if options["foreach"] else "reference"
+        return engine
+
+    @classmethod
+    def build(cls, **options: Any) -> Recipe:
+        """The recipe for these options (``structure`` names them)."""
+        raise NotImplementedError
+
+    #: Options of a group that shape the recipe. Of a number, ``build`` sees only whether it is zero.
+    structure: ClassVar[tuple[str, ...]] = ()
+
+    def _option_names(self) -> set[str]:
+        return {*FLAGS, *self._given}
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        super()._check_options(group)
+        for key in self.structure:
+            if isinstance(self._signature_default(key), bool) and not isinstance(group[key], bool):
+                raise TypeError(f"{key} must be True or False, got {group[key]!r}")
+
+    def _choose_recipe(self, group: dict[str, Any]) -> Recipe:
+        if isinstance(group.pop("recipe", None), Recipe):
+            raise ValueError(
+                f"{type(self).__name__} has its own recipe; use thalweg.Optimizer for groups that name one"
+            )
+        recipe = self._built(group)
+        read = join(recipe.hypers()).keys() | FLAGS.keys() | set(self.structure)
+        for key in self._given - read:
+            default = self._signature_default(key)
+            if group[key] != default:
+                raise ValueError(
+                    f"{type(self).__name__}: {key}={group[key]!r} has no effect with these options;"
+                    f" leave it at {default!r}"
+                )
+        return recipe
+
+    def _built(self, group: Mapping[str, Any]) -> Recipe:
+        values = (group[k] for k in self.structure)
+        cls: Any = type(self)
+        return _build(cls, self.outer, *(bool(v) if isinstance(v, (int, float)) else v for v in values))
+
+    def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
+        """The recipe for the group's options as they are now; a changed option takes effect at the next step."""
+        recipe = self._built(group)
+        if isinstance(group, dict) and group.get("recipe") != recipe.spec:
+            group["recipe"] = recipe.spec
+        return recipe
+
+    @classmethod
+    def _signature_default(cls, key: str) -> Any:
+        return inspect.signature(cls.__init__).parameters[key].default
+
+
+@cache
+def _build(cls: Any, outer: Slot | None, *values: Any) -> Recipe:
+    return with_outer(cls.build(**dict(zip(cls.structure, values, strict=True))), outer)
