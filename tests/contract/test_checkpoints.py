@@ -104,7 +104,7 @@ def test_loaded_optimizers_share_no_memory(case: Case) -> None:
         loaded.append(fresh)
     pointers = [[v.data_ptr() for s in opt.state.values() for v in s.values()] for opt in loaded]
     assert not set(pointers[0]) & set(pointers[1])
-    assert values(loaded[0])["state"] != values(loaded[1])["state"]
+    assert values(loaded[0])["params"] != values(loaded[1])["params"]
     assert repr(saved) == repr(frozen)
     twins = clones(params)
     alone = case.build(twins)
