@@ -31,7 +31,7 @@ class Entry:
     @property
     def title(self) -> str:
         """One line saying what it is."""
-        return (inspect.getdoc(self.cls) or self.name).splitlines()[0]
+        return (inspect.getdoc(self.cls) or self.name).splitlines()[0].replace("``", "")
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -248,6 +249,8 @@ def test_misfit_is_refused(case: Case, what: str, steps: int) -> None:
         pytest.skip(f"{case.id} keeps no state tensors")
     good = copy.deepcopy(saved)
     spoil(saved)
+    if saved.get("state") and not last(saved):
+        pytest.skip(f"{case.id} keeps nothing but the step: without it there is no state at all")
     params = make_params()
     target = case.build(params if case.id == "routed" else [{"params": params[:2]}, {"params": params[2:]}])
     train(target, params, steps)
@@ -434,20 +437,25 @@ def test_zero_gradients_at_the_first_real_steps_stay_finite(case: Case) -> None:
 # ---- half precision
 
 
-@pytest.mark.xfail(reason='rounding of half-precision parameters, params="bfloat16", is not there yet', strict=True)
 def test_bfloat16_parameters_move_at_small_rates() -> None:
-    """Section 6.9: at lr 1e-4 and 200 steps bfloat16 parameters move as in float32 with rounding on."""
-    wide, half = make_params(((64,),)), make_params(((64,),), torch.bfloat16)
-    start = half[0].detach().float().clone()
-    for optimizer, params in (
-        (thalweg.AdamW(wide, lr=1e-4, weight_decay=0.0), wide),
-        (thalweg.AdamW(half, lr=1e-4, weight_decay=0.0, params="bfloat16"), half),
-    ):
-        for _ in range(200):
-            params[0].grad = torch.ones_like(params[0])
-            optimizer.step()
-    moved = (half[0].detach().float() - start).mean().item()
-    assert math.isclose(moved, -0.02, rel_tol=0.1)
+    """Section 6.9: at lr 1e-4 and 200 steps bfloat16 parameters move as in float32 with rounding, else one warning."""
+    moved, warned = {}, {}
+    for rounding in ("nearest", "stochastic"):
+        (half,) = make_params(((4096,),), torch.bfloat16)
+        start = half.detach().float().clone()
+        optimizer = thalweg.AdamW([half], lr=1e-4, weight_decay=0.0, engine="foreach", rounding=rounding)
+        half.grad = torch.ones_like(half)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(200):
+                optimizer.step()
+        moved[rounding] = (half.detach().float() - start).mean().item()
+        warned[rounding] = [str(w.message) for w in caught]
+    assert math.isclose(moved["stochastic"], -0.02, rel_tol=0.1)
+    assert abs(moved["nearest"]) < 0.01
+    assert warned["stochastic"] == []
+    assert len(warned["nearest"]) == 1
+    assert "rounding='stochastic'" in warned["nearest"][0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

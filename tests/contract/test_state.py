@@ -132,6 +132,19 @@ def test_model_and_optimizer_copied_together(how: str) -> None:
     assert [bits(p) for p in pair[0].parameters()] != before
 
 
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_keep_engine_and_rounding(how: str) -> None:
+    """Section 6.2: what the constructor chose survives a copy, stochastic rounding to the last bit."""
+    params = make_params(dtype=torch.bfloat16)
+    optimizer = thalweg.AdamW(params, engine="reference", rounding="stochastic")
+    train(optimizer, params, 2)
+    twin = COPIES[how](optimizer)
+    assert (twin.engine, twin.rounding) == ("reference", "stochastic")
+    train(optimizer, params, 3, start=3)
+    train(twin, members(twin), 3, start=3)
+    assert values(twin) == values(optimizer)
+
+
 def test_old_pickles_are_completed(case: Case) -> None:
     """Contract 7: ``__setstate__`` restores flags that an older version did not have, and numeric steps."""
     params, others = make_params(), make_params()

@@ -23,7 +23,11 @@ def _through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clones(params: dict[str, Parameter]) -> dict[str, Parameter]:
-    return {name: Parameter(p.detach().clone()) for name, p in params.items()}
+    """Copies with the same strides, gaps included: another layout may be rounded by other code."""
+    return {
+        name: Parameter(torch.empty_strided(p.shape, p.stride(), dtype=p.dtype).copy_(p.detach()))
+        for name, p in params.items()
+    }
 
 
 def _train(opt: thalweg.Optimizer, params: dict[str, Parameter], steps: range) -> None:

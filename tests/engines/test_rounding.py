@@ -42,7 +42,9 @@ def test_no_warning_where_steps_are_large_enough() -> None:
 
 
 def test_engines_round_alike() -> None:
-    reference, foreach, compiled = (moved(torch.bfloat16, "stochastic", e) for e in ("reference", "foreach", "compiled"))
+    reference, foreach, compiled = (
+        moved(torch.bfloat16, "stochastic", e) for e in ("reference", "foreach", "compiled")
+    )
     assert torch.equal(reference, foreach)
     assert torch.equal(reference, compiled)
 
@@ -63,7 +65,9 @@ def test_edges() -> None:
         rounded = stochastic(values, s)
         assert torch.equal(rounded[:2], values[:2])
         assert rounded[2].isnan()
-        assert rounded[3] == 0 and rounded[4] == 0 and rounded[5] == largest
+        assert rounded[3] == 0
+        assert rounded[4] == 0
+        assert rounded[5] == largest
 
 
 def test_unknown_rounding_is_refused() -> None:

@@ -154,19 +154,30 @@ def list_command(as_json: Json = False) -> None:
     import thalweg
 
     entries = [thalweg.get(name) for name in thalweg.list_optimizers()]
+    rows = [
+        {
+            "name": entry.name,
+            "title": entry.title,
+            "state_bytes_per_parameter": entry.recipe.state_bytes(),
+            "words_per_element": entry.recipe.words(),
+            "source": entry.source,
+        }
+        for entry in entries
+    ]
     if as_json:
-        print(
-            json.dumps(
-                [{"name": entry.name, "title": entry.title, "source": entry.source} for entry in entries], indent=2
-            )
-        )
+        print(json.dumps(rows, indent=2))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column()
-    for entry in entries:
-        table.add_row(entry.name, entry.title)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True, style="bold")
+    table.add_column("B/par", justify="right")
+    table.add_column("words", justify="right")
+    table.add_column("what it is")
+    for row in rows:
+        table.add_row(
+            row["name"], f"{row['state_bytes_per_parameter']:.2g}", f"{row['words_per_element']:g}", row["title"]
+        )
     stdout().print(table)
+    stdout().print("B/par: bytes of float32 state per parameter. words: moved per element and step.", style="dim")
 
 
 @app.command()
@@ -196,6 +207,10 @@ def bench_step(
     engine: Annotated[
         str, typer.Option(help="The engine that runs the step; auto leaves the choice to thalweg.")
     ] = "auto",
+    cold: Annotated[bool, typer.Option("--cold", help="Take each first step with an empty compiler cache.")] = False,
+    checks: Annotated[
+        bool, typer.Option("--checks", help="Also count graphs when numbers change, gradients miss, tensors multiply.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the optimizer step beside torch's fused AdamW, in the same run."""
@@ -211,7 +226,9 @@ def bench_step(
         raise unknown("parameter set", set_name, PARAMETER_SETS)
     console = Console(stderr=True)
     with console.status("starting") as status:
-        result = run_step_benchmark(names, set_name, repeats, threads, engine, progress=status.update)
+        result = run_step_benchmark(
+            names, set_name, repeats, threads, engine, cold=cold, checks=checks, progress=status.update
+        )
     if as_json:
         print(json.dumps(result, indent=2))
     else:

@@ -16,17 +16,14 @@ import thalweg
 SIDE = 256
 
 
-def state_bytes_per_parameter(name: str) -> float | None:
-    """Measured on one square matrix after one step; None where the optimizer cannot be stepped out of the box."""
+def state_bytes_per_parameter(name: str) -> float:
+    """Measured on one square matrix after one step."""
     model = nn.Linear(SIDE, SIDE, bias=False)
-    try:
-        optimizer = thalweg.create(name, model)
-        loss = model(torch.ones(1, SIDE)).square().mean()
-        loss.backward()
-        optimizer.step(loss=loss.detach())
-        return optimizer.state_bytes() / (SIDE * SIDE)
-    except Exception:
-        return None
+    optimizer = thalweg.create(name, model)
+    loss = model(torch.ones(1, SIDE)).square().mean()
+    loss.backward()
+    optimizer.step(loss=loss.detach())
+    return optimizer.state_bytes() / (SIDE * SIDE)
 
 
 def description(entry: Any) -> dict[str, Any]:
@@ -40,6 +37,7 @@ def description(entry: Any) -> dict[str, Any]:
         "needs_loss": entry.needs_loss,
         "state_bytes_per_parameter": state_bytes_per_parameter(entry.name),
         "source": entry.source,
+        "code": entry.code,
     }
 
 
@@ -57,11 +55,8 @@ def picture(found: dict[str, Any]) -> Group:
     facts.add_row("class", found["class"])
     facts.add_row("defaults", ", ".join(f"{key}={value}" for key, value in found["defaults"].items()))
     per_parameter = found["state_bytes_per_parameter"]
-    if per_parameter is not None:
-        facts.add_row(
-            "state", f"{per_parameter:.3g} bytes per parameter, measured on a {SIDE} by {SIDE} float32 matrix"
-        )
+    facts.add_row("state", f"{per_parameter:.3g} bytes per parameter, measured on a {SIDE} by {SIDE} float32 matrix")
     if found["needs_loss"]:
         facts.add_row("step", "needs the loss: step(loss=loss) or a closure")
-    facts.add_row("source", found["source"])
+    facts.add_row("source", ", ".join(filter(None, (found["source"], found["code"]))))
     return Group(Text(found["name"], style="bold"), Text(), Text(found["doc"]), Text(), facts)
