@@ -13,10 +13,10 @@ import torch
 @pytest.fixture(scope="session", autouse=True)
 def _fresh_compiler_cache() -> Iterator[None]:
     """An empty inductor cache, thrown away afterwards: results must not depend on what this machine compiled before."""
-    with tempfile.TemporaryDirectory(prefix="thalweg-inductor-", ignore_cleanup_errors=True) as folder:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(os.environ, "TORCHINDUCTOR_CACHE_DIR", folder)
-            yield
+    fresh = tempfile.TemporaryDirectory(prefix="thalweg-inductor-", ignore_cleanup_errors=True)
+    with fresh as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "TORCHINDUCTOR_CACHE_DIR", folder)
+        yield
 
 
 @pytest.fixture(autouse=True)

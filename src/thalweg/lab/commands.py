@@ -154,7 +154,7 @@ def list_command(as_json: Json = False) -> None:
     import thalweg
 
     entries = [thalweg.get(name) for name in thalweg.list_optimizers()]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": entry.name,
             "title": entry.title,
