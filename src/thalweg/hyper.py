@@ -82,7 +82,7 @@ def validate(group: Mapping[str, Any], references: Mapping[str, Hyper]) -> dict[
         if not isinstance(default, tuple):
             checked[name] = references[name].check(name, value)
             continue
-        if not isinstance(value, (tuple, list)) or len(value) < len(default):
+        if not isinstance(value, (tuple, list)) or len(value) not in (len(default), 2):
             raise ValueError(f"Invalid {name}: {value!r}; legal is a tuple of {len(default)} numbers")
         checked[name] = tuple(
             references.get(f"{name}.{i}", ANY).check(f"{name}[{i}]", entry) for i, entry in enumerate(value)

@@ -31,9 +31,11 @@ FLAGS: dict[str, Any] = {
 FOREIGN = frozenset(
     (
         *("params", "param_names", "recipe", "train_mode", "name", "group_name", "lr_scale", "use_fallback"),
-        *("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum", "momentum", "betas"),
+        *("initial_lr", "max_lr", "min_lr", "swa_lr", "base_momentum", "max_momentum"),
     )
 )
+#: Keys that schedulers cycle in every group, read or not; let through in groups that have been through one already.
+CYCLED = frozenset(("momentum", "betas"))
 ROUNDINGS = ("nearest", "stochastic")
 ENGINES = ("auto", "compiled", "foreach", "reference")
 #: The step at which half-precision parameters are looked at, once, for whether they move at all.
@@ -100,7 +102,7 @@ class Optimizer(torch.optim.Optimizer):
         self._given = frozenset(hyper)
         numbers = {} if self._default_recipe is None else join(self._default_recipe.hypers())
         super().__init__(params, {**FLAGS, **numbers, **hyper})
-        legal = self._option_names().union(*(join(self.recipe_of(g).hypers()) for g in self.param_groups))
+        legal = self._option_names().union(numbers, *(join(self.recipe_of(g).hypers()) for g in self.param_groups))
         for name in hyper.keys() - legal:
             raise ValueError(
                 f"{type(self).__name__} has no option {name!r}, or none of its recipes reads it." + suggest(name, legal)
@@ -136,20 +138,22 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(f"param_group must be a dict, got {type(param_group).__name__}")
         group = dict(param_group)
         names = self._option_names()
+        used = "initial_lr" in group or isinstance(group.get("recipe"), str)
+        foreign = FOREIGN | CYCLED if used else FOREIGN
         for key in names & self.defaults.keys():
             group.setdefault(key, self.defaults[key])
         recipe = self._choose_recipe(group)
         hypers = recipe.hypers()
         legal = join(hypers).keys() | names
-        for key in group.keys() - legal - FOREIGN - recipe.group_numbers.keys():
+        for key in group.keys() - legal - foreign - recipe.group_numbers.keys():
             if not key.startswith("_"):
                 raise ValueError(
                     f"{type(self).__name__}: a parameter group has no option {key!r}." + suggest(key, legal)
                 )
         for key, value in join(hypers).items():
             group.setdefault(key, self.defaults[key] if key in self._given else value)
-        group.update(validate(group, hypers))
         self._check_options(group)
+        group.update(validate(group, hypers))
         group["recipe"] = recipe.spec
         for key, value in recipe.group_numbers.items():
             group.setdefault(key, value)
@@ -165,7 +169,7 @@ class Optimizer(torch.optim.Optimizer):
             super().add_param_group(group)
         finally:
             self.defaults = everything
-        self._recipes[recipe.spec] = recipe
+        self._recipes[recipe.spec] = _SPECS[recipe.spec] = recipe
 
     def _check_options(self, group: Mapping[str, Any]) -> None:
         for key in ("maximize", "capturable", "differentiable"):
@@ -196,21 +200,22 @@ class Optimizer(torch.optim.Optimizer):
         groups = [entry for entry in groups if entry[2]]
         if not groups:
             return
-        for group, _, params in groups:
-            if not group.get("train_mode", True):
-                raise RuntimeError(
-                    "step() in eval mode: the parameters hold the averaged weights; call optimizer.train() first"
-                )
+        for _, _, params in groups:
             for p in params:
                 if p.grad.layout != torch.strided:
                     raise RuntimeError(
                         f"{type(self).__name__} does not support sparse gradients; build embeddings with sparse=False"
                     )
         if self._is_rehearsal(groups):
-            for _, recipe, params in groups:
+            for group, recipe, params in groups:
                 for p in params:
-                    storage.create(self.state[p], p, recipe, {})
+                    storage.create(self.state[p], p, recipe, group)
             return
+        for group, _, _ in groups:
+            if not group.get("train_mode", True):
+                raise RuntimeError(
+                    "step() in eval mode: the parameters hold the averaged weights; call optimizer.train() first"
+                )
         saved = [{k: g[k] for k in recipe.group_numbers} for g, recipe, _ in groups]
         try:
             works, steps = self._prepare(groups, loss)
@@ -254,7 +259,7 @@ class Optimizer(torch.optim.Optimizer):
         """Scalars of every parameter that moves, as works; moves the groups' own numbers, and nothing else."""
         value = None
         if any(recipe.needs_loss for _, recipe, _ in groups) and loss is not None:
-            value = float(loss)
+            value = _as_number(loss)
         works: list[Work] = []
         steps: list[tuple[dict[str, Any], dict[str, float]]] = []
         for group, recipe, _ in groups:
@@ -383,10 +388,23 @@ class Optimizer(torch.optim.Optimizer):
             after.remove()
 
 
+def _as_number(loss: Any) -> float:
+    try:
+        return float(loss)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"loss must be one number, got {loss!r}; reduce it with .mean()") from None
+
+
+#: Recipes by the line that stands for them in groups, so that groups can be given to another optimizer.
+_SPECS: dict[str, Recipe] = {}
+
+
 def find_recipe(recipe: Recipe | str) -> Recipe:
     """A recipe, or the recipe of a registered name."""
     if isinstance(recipe, Recipe):
         return recipe
+    if isinstance(recipe, str) and recipe in _SPECS:
+        return _SPECS[recipe]
     if isinstance(recipe, str):
         from thalweg.registry import get
 

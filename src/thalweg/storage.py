@@ -28,20 +28,25 @@ def state_dtype(param: Tensor) -> torch.dtype:
     return param.dtype
 
 
+def real_shape(param: Tensor) -> tuple[int, ...]:
+    """The shape the formulas see: complex tensors are real pairs."""
+    return (*param.shape, 2) if param.is_complex() else param.shape
+
+
 def new(param: Tensor, spec: State, h: Mapping[str, Any]) -> Tensor:
     """A fresh state tensor; like the parameter in device, layout and placement unless ``spec`` gives a shape."""
     dtype = state_dtype(param)
     if spec.fill == "param":
         return param.detach().to(dtype, copy=True)
     if spec.shape is not None:
-        return torch.zeros(spec.shape, dtype=dtype, device=param.device)
+        return torch.zeros(spec.shape, dtype=dtype.to_real(), device=param.device)
     fill = float(h.get(spec.fill, 0.0)) if isinstance(spec.fill, str) else spec.fill
     return torch.full_like(param, complex(fill, fill) if param.is_complex() else fill, dtype=dtype)
 
 
 def create(state: dict[str, Any], param: Tensor, recipe: Recipe, h: Mapping[str, Any]) -> None:
     """Make the state that is missing: all of it at the first step; later, what a changed option asks for."""
-    specs = recipe.state(param.shape)
+    specs = recipe.state(real_shape(param))
     if "step" in state and specs.keys() <= state.keys() and recipe.numbers.keys() <= state.keys():
         return
     if "step" not in state:
@@ -58,10 +63,11 @@ def work(param: Tensor, state: dict[str, Any], rule: Rule, seed: int | None) -> 
     """The parameter's step as the engines take it; complex tensors as real pairs."""
     grad = param.grad
     assert grad is not None
-    tensors = [state[role] for role in rule.recipe.state(param.shape)]
+    tensors = [state[role] for role in rule.recipe.state(real_shape(param))]
     if param.is_complex():
         real = torch.view_as_real
-        return Work(real(param.detach()), real(grad.detach()), [real(s) for s in tensors], rule, id(param), seed)
+        pairs = [real(s) if s.is_complex() else s for s in tensors]
+        return Work(real(param.detach()), real(grad.detach()), pairs, rule, id(param), seed)
     return Work(param, grad, tensors, rule, id(param), seed)
 
 
@@ -74,6 +80,11 @@ class Loading:
 
     def check(self, optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Pre-hook: raise a ValueError at the first misfit; fill what torch's own checkpoints do not have."""
+        for key in ("state", "param_groups"):
+            if key not in state_dict:
+                raise ValueError(
+                    f"not an optimizer's state_dict: it has no {key!r}, but {sorted(map(str, state_dict))}"
+                )
         ours = self.optimizer.param_groups
         theirs = state_dict["param_groups"]
         if len(ours) != len(theirs):
@@ -93,27 +104,37 @@ class Loading:
                 )
             merged["recipe"] = recipe.spec
             for p, index in zip(group["params"], saved["params"], strict=True):
-                self._check_state(i, p, recipe, state_dict["state"].get(index))
+                self._check_state(i, p, recipe, state_dict["state"].get(index), torchs="recipe" not in saved)
             filled.append(merged)
+        stray = state_dict["state"].keys() - {i for g in theirs for i in g["params"]}
+        if stray:
+            raise ValueError(f"the checkpoint has state of {sorted(map(str, stray))}, which no group of it lists")
         self.incoming = {**state_dict, "param_groups": filled}
         return self.incoming
 
     @staticmethod
-    def _check_state(i: int, param: Tensor, recipe: Recipe, saved: Mapping[str, Any] | None) -> None:
+    def _check_state(i: int, param: Tensor, recipe: Recipe, saved: Mapping[str, Any] | None, torchs: bool) -> None:
         present = {k: v for k, v in (saved or {}).items() if v is not None}
         if not present:
             return
-        expected = recipe.state(param.shape)
+        expected = recipe.state(real_shape(param))
+        counts = {} if torchs else {"step": 1, **recipe.numbers}  # torch.optim keeps no step for SGD
         extra = present.keys() - expected.keys() - recipe.numbers.keys() - {"step"}
-        missing = expected.keys() - present.keys()
+        missing = (expected.keys() | counts.keys()) - present.keys()
         where = f"group {i}, parameter of shape {tuple(param.shape)}"
         if extra or missing:
             raise ValueError(
                 f"{where}: the checkpoint's state does not fit: missing {sorted(missing)}, unexpected {sorted(extra)};"
                 f" this recipe keeps {sorted(expected)}"
             )
+        for key in {"step", *recipe.numbers} & present.keys():
+            value = present[key]
+            if not isinstance(value, (int, float)) and not (isinstance(value, Tensor) and value.numel() == 1):
+                raise ValueError(f"{where}: state {key!r} must be a number, the checkpoint has {value!r}")
         for role, spec in expected.items():
-            shape = tuple(param.shape if spec.shape is None else spec.shape)
+            if not isinstance(present[role], Tensor):
+                raise ValueError(f"{where}: state {role!r} must be a tensor, the checkpoint has {present[role]!r}")
+            shape = tuple(param.shape) if spec.shape is None else spec.shape
             if tuple(present[role].shape) != shape:
                 raise ValueError(f"{where}: state {role!r} has shape {tuple(present[role].shape)}, expected {shape}")
 
@@ -130,5 +151,5 @@ class Loading:
                 state["step"] = as_step(values.get("step", 1))
                 for key, start in recipe.numbers.items():
                     state[key] = torch.tensor(float(values.get(key, start)), dtype=torch.float64)
-                for role, spec in recipe.state(p.shape).items():
+                for role, spec in recipe.state(real_shape(p)).items():
                     state[role] = new(p, State(shape=spec.shape), {}).copy_(values[role])

@@ -123,7 +123,8 @@ p = torch.nn.Parameter(torch.ones(8)); p.grad = torch.ones(8)
 opt = {library}.AdamW([p])
 for _ in range(3): opt.step()
 assert p[0] < 1
-print(*sorted(m for m in sys.modules if m.startswith(("torch._inductor", "torch._dynamo", "torch._functorch", "triton"))))
+parts = ("torch._inductor", "torch._dynamo", "torch._functorch", "triton")
+print(*sorted(m for m in sys.modules if m.startswith(parts)))
 """
     theirs = set(_python(code.format(imports="", library="torch.optim")).split())
     ours = set(_python(code.format(imports=", thalweg", library="thalweg")).split())

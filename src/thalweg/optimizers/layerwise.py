@@ -78,8 +78,8 @@ class LAMB(Named):
             eps=eps,
             weight_decay=weight_decay,
             bias_correction=bias_correction,
-            phi_bounds=phi_bounds,
-            ratio_bounds=ratio_bounds,
+            phi_bounds=tuple(phi_bounds) if isinstance(phi_bounds, list) else phi_bounds,
+            ratio_bounds=tuple(ratio_bounds) if isinstance(ratio_bounds, list) else ratio_bounds,
             eps_inside=eps_inside,
             adapt=adapt,
             maximize=maximize,
@@ -97,7 +97,9 @@ class LAMB(Named):
         if not adapt and (phi_bounds or ratio_bounds):
             raise ValueError("phi_bounds and ratio_bounds have no effect with adapt=False; leave them at None")
         for name, bounds in (("phi_bounds", phi_bounds), ("ratio_bounds", ratio_bounds)):
-            if bounds is not None and not (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]):
+            if bounds is None:
+                continue
+            if not (isinstance(bounds, tuple) and len(bounds) == 2 and 0 <= bounds[0] <= bounds[1]):
                 raise ValueError(f"Invalid {name}: {bounds!r}; legal is None or (low, high) with 0 <= low <= high")
         recipe = BASE.but(scale=TrustRatio(phi_bounds, ratio_bounds) if adapt else None)
         if eps_inside:

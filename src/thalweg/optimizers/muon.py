@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.optim.optimizer import ParamsT
 
-from thalweg.optimizer import Optimizer
+from thalweg.hyper import Hyper, join, validate
+from thalweg.optimizer import Optimizer, find_recipe
+from thalweg.recipe import with_outer
 from thalweg.recipes import ADAMW, MUON
 from thalweg.registry import register
 from thalweg.routing import route
@@ -99,8 +101,10 @@ class Muon(Optimizer):
             raise ValueError(f"Invalid ns_dtype: {ns_dtype!r}; legal are 'auto', 'float32', 'float64', 'bfloat16'")
         if adjust_lr not in ("keller", "moonlight", "none"):
             raise ValueError(f"Invalid adjust_lr: {adjust_lr!r}; legal are 'keller', 'moonlight', 'none'")
-        if not ns_safety >= 1:
-            raise ValueError(f"Invalid ns_safety: {ns_safety!r}; legal is a number of at least 1")
+        Hyper(1.0, 1.0).check("ns_safety", ns_safety)
+        for name, switch in (("nesterov", nesterov), ("exact", exact)):
+            if not isinstance(switch, bool):
+                raise TypeError(f"{name} must be True or False, got {switch!r}")
         law = LookingAhead("momentum") if nesterov else Plain("momentum", 0.95)
         recipe = MUON.but(
             first=Average("momentum_buffer", law),
@@ -108,6 +112,7 @@ class Muon(Optimizer):
             scale=None if adjust_lr == "none" else ShapeScale(adjust_lr),
         )
         self._rest = {**REST, "weight_decay": 0.0, **(rest or {})}
+        validate({**join(ADAMW.hypers()), **self._rest}, ADAMW.hypers())
         numbers: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "eps": eps}
         super().__init__(params, recipe, maximize=maximize, **numbers, **options)
 
@@ -120,25 +125,39 @@ class Muon(Optimizer):
         """Add a group; one that names no recipe is split into its matrices and the rest."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, got {type(param_group).__name__}")
-        if param_group.get("recipe") is not None:
-            super().add_param_group({**self._rest, **param_group})
+        recipe = param_group.get("recipe")
+        if recipe is not None:
+            rest = self._rest if find_recipe(recipe) == with_outer(ADAMW, self.outer) else {}
+            super().add_param_group({**rest, **param_group})
             return
+        if "params" not in param_group:
+            raise ValueError("this group has no 'params'")
         given = param_group["params"]
+        if isinstance(given, (set, frozenset)):
+            raise TypeError("params must have an order: a set was given; pass a list")
         params = [given] if isinstance(given, torch.Tensor) else list(given)
         matrices = [p for p in params if _axes(p) >= 2]
         others = [p for p in params if _axes(p) < 2]
-        if matrices or not others:
-            super().add_param_group({**param_group, "params": matrices})
-        if others:
-            own = {k: v for k, v in param_group.items() if k not in ("lr", "weight_decay", "momentum", "eps")}
-            super().add_param_group({**self._rest, **own, "params": others, "recipe": ADAMW})
+        before = len(self.param_groups)
+        try:
+            if matrices or not others:
+                super().add_param_group({**{k: v for k, v in param_group.items() if k != "betas"}, "params": matrices})
+            if others:
+                own = {k: v for k, v in param_group.items() if k not in ("lr", "weight_decay", "momentum", "eps")}
+                super().add_param_group({**self._rest, **own, "params": others, "recipe": ADAMW})
+        except Exception:
+            del self.param_groups[before:]
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_rest": self._rest}
 
 
 def _axes(param: Any) -> int:
-    return (param[1] if isinstance(param, tuple) else param).ndim
+    tensor = param[1] if isinstance(param, tuple) else param
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(tensor).__name__}")
+    return tensor.ndim
 
 
 def _coefficients(given: Any) -> tuple[tuple[float, float, float], ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch.optim.optimizer import ParamsT
 
+from thalweg.hyper import Hyper
 from thalweg.named import Named
 from thalweg.recipe import Recipe
 from thalweg.recipes import ADAMW, SCHEDULE_FREE_ADAMW, SCHEDULE_FREE_SGD, SGD
@@ -71,6 +73,7 @@ class ScheduleFreeSGD(_Averaged):
         maximize: bool = False,
         **options: Any,
     ) -> None:
+        Hyper(0.9, 0.0, 1.0, open_low=True).check("momentum", momentum)
         outer = ScheduleFree(momentum, warmup_steps, r, weight_lr_power)
         super().__init__(params, options, outer, lr=lr, weight_decay=weight_decay, maximize=maximize)
 
@@ -137,6 +140,7 @@ class ScheduleFreeAdamW(_Averaged):
     ) -> None:
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"Invalid betas: {betas!r}; legal is a tuple of 2 numbers")
+        Hyper(0.9, 0.0, 1.0, open_low=True).check("betas[0]", betas[0])
         outer = ScheduleFree(betas[0], warmup_steps, r, weight_lr_power)
         super().__init__(
             params, options, outer, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay, maximize=maximize
@@ -145,3 +149,11 @@ class ScheduleFreeAdamW(_Averaged):
     @classmethod
     def build(cls) -> Recipe:  # type: ignore[override]
         return ADAMW.but(first=None)
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        super()._check_options(group)
+        assert isinstance(self.outer, ScheduleFree)
+        if group["betas"][0] != self.outer.beta:
+            raise ValueError(
+                f"betas[0] is the same for all groups, {self.outer.beta:g}; this one has {group['betas']!r}"
+            )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from thalweg.hyper import ANY, Hyper
 from thalweg.ops import mix
 from thalweg.slots.base import Slot, State
 
@@ -24,8 +25,7 @@ class Lookahead(Slot):
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise ValueError(f"Invalid k: {self.k!r}; Lookahead needs a whole number of steps of at least 1")
-        if not 0 < self.alpha <= 1:
-            raise ValueError(f"Invalid alpha: {self.alpha!r}; Lookahead needs 0 < alpha <= 1")
+        Hyper(0.5, 0.0, 1.0, open_low=True, open_high=False).check("alpha", self.alpha)
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
         return {"slow": State("param")}
@@ -59,8 +59,9 @@ class ScheduleFree(Slot):
     group_numbers: ClassVar[Mapping[str, float]] = {"k": 0, "weight_sum": 0.0, "lr_max": -1.0, "newest": 0.0}
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < 1:
-            raise ValueError(f"Invalid beta: {self.beta!r}; Schedule-Free needs 0 < beta < 1")
+        Hyper(0.9, 0.0, 1.0, open_low=True).check("beta", self.beta)
+        for name in ("r", "weight_lr_power"):
+            ANY.check(name, getattr(self, name))
         if isinstance(self.warmup_steps, bool) or not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
             raise ValueError(f"Invalid warmup_steps: {self.warmup_steps!r}; legal is a whole number of at least 0")
 
