@@ -19,10 +19,9 @@ from thalweg.engine import compiled
 from thalweg.lab.bench_graphs import graphs_under_churn, graphs_under_scaling
 from thalweg.lab.bench_probes import graph_count
 
-#: Shapes in the proportions of a small gpt2: embeddings, fused attention, wide and narrow matrices, norms and biases.
-GPT2 = (
-    [(50, 16), (12, 16)] + 3 * [(16,), (16,), (16, 48), (48,), (16, 16), (16,), (16, 64), (64,), (64, 16)] + [(96, 80)]
-)
+#: A narrow gpt2 of three blocks. As in the true one every matrix has more than 4096 elements, every vector fewer.
+BLOCK = [(80,), (80,), (80, 240), (240,), (80, 80), (80,), (80,), (80,), (80, 320), (320,), (320, 80), (80,)]
+GPT2: list[tuple[int, ...]] = [(500, 80), (64, 80), *(3 * BLOCK), (80,), (80,)]
 SRC = Path(thalweg.__file__).parents[1]
 
 

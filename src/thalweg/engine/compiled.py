@@ -25,8 +25,6 @@ from thalweg.recipe import Recipe
 
 #: Tensors in one call of a kernel: enough to hide the cost of the call, few enough to compile fast.
 CHUNK = 8
-#: The compiler reduces tensors of more elements than this by another code, so a chunk holds only one of the kinds.
-LARGE = 4096
 #: How many patterns of present gradients a plan is kept for.
 PLANS = 16
 
@@ -90,10 +88,9 @@ def _dense(t: Tensor) -> bool:
 class _Chunk:
     """Works served by one call of each kernel of a family."""
 
-    def __init__(self, key: Key, at: list[int], large: bool, works: list[Work]) -> None:
+    def __init__(self, key: Key, at: list[int], works: list[Work]) -> None:
         self.key = key
         self.at = at
-        self.large = large
         self.flat = key.structure.ndim == 1
         self.kinds = _family(key)
         self.coupled = any(over == "model" for kind in self.kinds for over, _ in kind)
@@ -123,7 +120,7 @@ class _Chunk:
             for j, key in enumerate(_kernel(self.key, barrier).graph.inputs):
                 if key[0] in ("param", "grad", "state") and key[1] >= len(self.at):
                     like = self.fixed["param" if key[0] == "grad" else key[0], 0, *key[2:]]
-                    arguments.append(_scratch(j, 2 * LARGE if self.large else 2, like.dtype, like.device))
+                    arguments.append(_scratch(j, like.dtype, like.device))
                 elif key in self.fixed:
                     arguments.append(self.fixed[key])
                 else:
@@ -188,10 +185,8 @@ class Engine:
         chunks = []
         for (key, *_), members in families.items():
             members.sort(key=lambda i: -works[i].param.numel())
-            large = [i for i in members if works[i].param.numel() > LARGE]
-            for part in (large, members[len(large) :]):
-                starts = range(0, len(part), key.count)
-                chunks += [_Chunk(key, part[at : at + key.count], part is large, works) for at in starts]
+            starts = range(0, len(members), key.count)
+            chunks += [_Chunk(key, members[at : at + key.count], works) for at in starts]
         return Plan(chunks, leftover, pointers)
 
     def _key(self, work: Work) -> Key | None:
@@ -203,7 +198,8 @@ class Engine:
         if shaped and (min(param.shape) < 2 or not param.is_contiguous()):
             return None
         rounding = work.seed is not None
-        structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize, rounding)
+        wide = param.device.type == "cpu"
+        structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize, rounding, wide)
         return Key(rule.recipe, tuple(rule.places), structure, 1 if shaped else CHUNK)
 
     def _run_chunks(self, chunks: list[_Chunk], works: list[Work]) -> None:
@@ -285,7 +281,7 @@ class _Run:
                 if isinstance(over, int):
                     self.inputs.update({("answer", self.barrier, q, i): t for i, t in enumerate(output)})
                 elif over == "tensor":
-                    self.inputs["answer", self.barrier, q] = output
+                    self.inputs["answer", self.barrier, q] = output.to(self.works[0].compute_dtype)
             self.barrier += 1
             if any(over == "model" for over, _ in kinds):
                 return list(outputs)
@@ -309,10 +305,10 @@ def _share_model_answers(pending: list[tuple[_Run, list[Tensor]]]) -> None:
         if is_mean:
             whole = whole / sum(w.param.numel() for r, _ in pending for w in r.works)
         for r, out in pending:
-            r.inputs["answer", r.barrier - 1, q] = whole.to(out[q].device, out[q].dtype)
+            r.inputs["answer", r.barrier - 1, q] = whole.to(out[q].device, r.works[0].compute_dtype)
 
 
 @cache
-def _scratch(position: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of ones that fills a place in an incomplete chunk; no two places share memory."""
-    return torch.ones(size, dtype=dtype, device=device)
+def _scratch(position: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of two ones that fills a place in an incomplete chunk; no two places share memory."""
+    return torch.ones(2, dtype=dtype, device=device)

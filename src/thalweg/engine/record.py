@@ -23,13 +23,18 @@ from thalweg.rounding import stochastic
 
 @dataclass(frozen=True)
 class Structure:
-    """What shapes a graph besides the recipe: the chosen flags, the axes it can see, casting and sign."""
+    """What shapes a graph besides the recipe: the chosen flags, the axes it can see, casting, sign and rounding.
+
+    ``wide`` sums whole tensors in float64. On a CPU that is more exact than the compiler's compensated float32 sums,
+    and takes three quarters of their time.
+    """
 
     flags: tuple[tuple[str, str, bool], ...] = ()
     ndim: int = 1
     cast: torch.dtype | None = None
     maximize: bool = False
     rounding: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,8 @@ def record(
                     outputs.append([r.value.mean(r.over) if r.mean else r.value.sum(r.over) for r in column])
                 else:
                     whole = column[0].mean and column[0].over == "tensor"
-                    sums = [r.value.sum() / r.value.numel() if whole else r.value.sum() for r in column]
+                    dtype = torch.float64 if structure.wide else None
+                    sums = [r.value.sum(dtype=dtype) / (r.value.numel() if whole else 1) for r in column]
                     outputs.append(torch.stack(sums) if count > 1 else sums[0].reshape(1))
             return recorder.finish(outputs, (), prune=True), kinds
         replies = []
