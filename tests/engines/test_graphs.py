@@ -170,6 +170,40 @@ def test_without_a_compiler_auto_warns_once_and_goes_on(monkeypatch: pytest.Monk
         compiled.available.cache_clear()
 
 
+@pytest.mark.parametrize("name", ["adamw", "adams"])
+def test_a_graph_that_does_not_compile_steps_no_tensor_twice(
+    name: str, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bfloat16 update fails to compile after the float32 one has run; both must have taken one step."""
+    whole = compiled._kernel
+
+    def failing(key: compiled.Key, barrier: int | None) -> compiled.Kernel:
+        kernel = whole(key, barrier)
+        if barrier is not None or key.structure.cast is None:
+            return kernel
+
+        def fail(*arguments: torch.Tensor) -> None:
+            raise torch._dynamo.exc.InternalTorchDynamoError("refused by the test")
+
+        return compiled.Kernel(kernel.graph, fail, kernel.count)
+
+    def stepped(engine: str) -> list[torch.Tensor]:
+        params = [Parameter(torch.ones(8)), Parameter(torch.ones(8, dtype=torch.bfloat16))]
+        for p in params:
+            p.grad = torch.ones_like(p)
+        opt = thalweg.Optimizer(params, name, lr=0.1, engine=engine)
+        opt.step()
+        return [t for p in params for t in (p.detach(), opt.state[p]["exp_avg"])]
+
+    monkeypatch.setattr(optimizer_module, "COMPILE_FROM", 1)
+    monkeypatch.setattr(optimizer_module, "_warned", set())
+    monkeypatch.setattr(compiled, "_kernel", failing)
+    with pytest.warns(RuntimeWarning, match="compiling failed"):
+        got = stepped("auto")
+    for have, want in zip(got, stepped("reference"), strict=True):
+        assert torch.allclose(have, want, rtol=1e-6)
+
+
 def test_with_a_compiler_auto_compiles_large_models() -> None:
     opt = thalweg.AdamW([Parameter(torch.empty(optimizer_module.COMPILE_FROM))])
     assert opt.engine_in_use == "compiled"

@@ -13,14 +13,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thalweg.engine import eager
+from thalweg.engine import eager, parts
 from thalweg.engine.record import Graph, Structure, record
-from thalweg.engine.work import Work, reduce_model
+from thalweg.engine.work import Work
 from thalweg.recipe import Recipe
 
 #: Tensors in one call of a kernel: enough to hide the cost of the call, few enough to compile fast.
@@ -93,7 +94,6 @@ class _Chunk:
         self.at = at
         self.flat = key.structure.ndim == 1
         self.kinds = _family(key)
-        self.coupled = any(over == "model" for kind in self.kinds for over, _ in kind)
         self.fixed: dict[tuple[Any, ...], Tensor] = {}
         self.templates: dict[int | None, tuple[list[Any], list[tuple[int, tuple[Any, ...]]]]] = {}
         for i, w in enumerate(at):
@@ -145,7 +145,6 @@ class Engine:
     def __init__(self) -> None:
         self.plans: dict[Any, Plan] = {}
         self.failed: str | None = None
-        self.strict = True
 
     def run(self, works: list[Work], strict: bool = True) -> None:
         """Take one step of every work. Where a graph does not compile, raise, or unless ``strict`` go on without.
@@ -153,14 +152,13 @@ class Engine:
         A graph that does not compile has changed nothing, so the foreach engine can take over its tensors.
         """
         works = [w for w in works if w.param.numel()]
-        self.strict = strict
         plan = self._plan(works)
-        if plan.chunks:
-            # Two tensors of equal size must not share a size symbol, or a graph would only fit equal sizes.
-            with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-                self._run_chunks(plan.chunks, works)
-        if plan.leftover:
-            eager.run([works[i] for i in plan.leftover], many=True)
+        packed = _Packed()
+        fused = (_Run(chunk, works, packed, self, strict) for chunk in plan.chunks)
+        left = eager.chunks([works[i] for i in plan.leftover], many=True)
+        # Two tensors of equal size must not share a size symbol, or a graph would only fit equal sizes.
+        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+            parts.run(chain[parts.Part](fused, left))
 
     def _plan(self, works: list[Work]) -> Plan:
         pointers = tuple([t.data_ptr() for w in works for t in (w.param, *w.state)])
@@ -197,38 +195,12 @@ class Engine:
             return None
         if shaped and (min(param.shape) < 2 or not param.is_contiguous()):
             return None
+        if any(s.shape == param.shape and s.stride() != param.stride() for s in work.state):
+            return None  # the parameter's layout changed after its state was made
         rounding = work.seed is not None
         wide = param.device.type == "cpu"
         structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize, rounding, wide)
         return Key(rule.recipe, tuple(rule.places), structure, 1 if shaped else CHUNK)
-
-    def _run_chunks(self, chunks: list[_Chunk], works: list[Work]) -> None:
-        packed = _Packed()
-        runs = [_Run(chunk, works, packed) for chunk in chunks]
-        for run in runs:
-            if not run.chunk.coupled:
-                self._guarded(run.whole, run.works)
-        coupled = [r for r in runs if r.chunk.coupled]
-        if coupled:
-            self._guarded(lambda: self._run_coupled(coupled), [w for r in coupled for w in r.works])
-
-    def _guarded(self, action: Callable[[], Any], works: list[Work]) -> None:
-        try:
-            action()
-        except torch._dynamo.exc.TorchDynamoException as error:
-            if self.strict:
-                raise RuntimeError("this recipe did not compile; engine='foreach' needs no compiler") from error
-            self.failed = f"compiling failed ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
-            eager.run(works, many=True)
-
-    def _run_coupled(self, coupled: list[_Run]) -> None:
-        while any(r.barrier < len(r.chunk.kinds) for r in coupled):
-            measured = [(r, r.to_model_barrier()) for r in coupled]
-            pending = [(r, out) for r, out in measured if out is not None]
-            if pending:
-                _share_model_answers(pending)
-        for run in coupled:
-            run.update()
 
 
 class _Packed:
@@ -255,12 +227,19 @@ class _Packed:
 
 
 class _Run:
-    """One chunk on its way through one step: its inputs so far, and the barrier it has reached."""
+    """One chunk on its way through one step: its inputs so far, and the barrier it has reached.
 
-    def __init__(self, chunk: _Chunk, works: list[Work], packed: _Packed) -> None:
+    Where a graph does not compile nothing has been changed, so eager chunks catch up and take the step instead.
+    """
+
+    def __init__(self, chunk: _Chunk, works: list[Work], packed: _Packed, engine: Engine, strict: bool) -> None:
         self.chunk = chunk
+        self.engine = engine
+        self.strict = strict
         self.works = [works[i] for i in chunk.at]
         self.barrier = 0
+        self.told: list[list[Tensor | None]] = []
+        self.instead: list[eager.Chunk] | None = None
         self.inputs: dict[tuple[Any, ...], Tensor] = {("scalars",): packed(self.works, chunk.key.count)}
         for i, work in enumerate(self.works):
             self.inputs["grad", i] = chunk.gradient(work)
@@ -272,8 +251,22 @@ class _Run:
             arguments[j] = self.inputs[key]
         return _kernel(self.chunk.key, barrier).call(*arguments)
 
-    def to_model_barrier(self) -> list[Tensor] | None:
-        """Measure up to and including the next barrier over the model; ``None`` if there is none left."""
+    def ask(self) -> parts.Asked | None:
+        if self.instead is None:
+            try:
+                return self.measure()
+            except torch._dynamo.exc.TorchDynamoException as error:
+                self.fall_back(error)
+        assert self.instead is not None
+        asked = [a for c in self.instead if (a := c.ask()) is not None]
+        if not asked:
+            return None
+        return [
+            None if q[0] is None else ([t for a in q if a for t in a[0]], q[0][1]) for q in zip(*asked, strict=True)
+        ]
+
+    def measure(self) -> parts.Asked | None:
+        """Measure up to and including the next barrier over the model."""
         while self.barrier < len(self.chunk.kinds):
             kinds = self.chunk.kinds[self.barrier]
             outputs = self.call(self.barrier)
@@ -284,28 +277,39 @@ class _Run:
                     self.inputs["answer", self.barrier, q] = output.to(self.works[0].compute_dtype)
             self.barrier += 1
             if any(over == "model" for over, _ in kinds):
-                return list(outputs)
+                pairs = zip(outputs, kinds, strict=True)
+                return [([o[: len(self.works)]], mean) if over == "model" else None for o, (over, mean) in pairs]
         return None
 
-    def update(self) -> None:
-        self.call(None)
+    def tell(self, totals: list[Tensor | None]) -> None:
+        self.told.append(totals)
+        for chunk in self.instead or ():
+            chunk.tell(totals)
+        like = self.works[0]
+        for q, whole in enumerate(totals):
+            if whole is not None:
+                self.inputs["answer", self.barrier - 1, q] = whole.to(like.param.device, like.compute_dtype)
 
-    def whole(self) -> None:
-        """The step of a chunk that waits for no other."""
-        self.to_model_barrier()
-        self.update()
+    def commit(self) -> None:
+        if self.instead is None:
+            try:
+                self.call(None)
+                return
+            except torch._dynamo.exc.TorchDynamoException as error:
+                self.fall_back(error)
+                self.ask()
+        for chunk in self.instead or ():
+            chunk.commit()
 
-
-def _share_model_answers(pending: list[tuple[_Run, list[Tensor]]]) -> None:
-    first, outputs = pending[0]
-    for q, (over, is_mean) in enumerate(first.chunk.kinds[first.barrier - 1]):
-        if over != "model":
-            continue
-        whole = reduce_model([out[q][: len(r.works)] for r, out in pending], outputs[q])
-        if is_mean:
-            whole = whole / sum(w.param.numel() for r, _ in pending for w in r.works)
-        for r, out in pending:
-            r.inputs["answer", r.barrier - 1, q] = whole.to(out[q].device, r.works[0].compute_dtype)
+    def fall_back(self, error: Exception) -> None:
+        if self.strict:
+            raise RuntimeError("this recipe did not compile; engine='foreach' needs no compiler") from error
+        self.engine.failed = f"compiling failed ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+        self.instead = list(eager.chunks(self.works, many=True))
+        for totals in self.told:
+            for chunk in self.instead:
+                chunk.ask()
+                chunk.tell(totals)
 
 
 @cache

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from thalweg.engine import parts
 from thalweg.engine.many import Many
+from thalweg.engine.parts import Asked
 from thalweg.engine.view import Bound, View, answer, requests
-from thalweg.engine.work import Work, gather, reduce_model
+from thalweg.engine.work import Work, gather
 from thalweg.rounding import stochastic
 from thalweg.slots.base import Request
 
@@ -19,7 +22,7 @@ CHUNK_ELEMENTS = 1 << 18
 STACK_ELEMENTS = 1 << 25
 
 
-class _Chunk:
+class Chunk:
     """Works that share everything, run as one.
 
     A single one runs on its tensors as they are; several of an element-wise recipe joined end to end into one tensor,
@@ -43,6 +46,7 @@ class _Chunk:
         rule = first.rule
         self.view = View(self.pack(params), -grad if rule.maximize else grad, state, tuple(first.param.shape))
         self.flow = rule.recipe.flow(Bound(rule.recipe, rule.scalars), self.view)
+        self.yielded: Any = None
         self.reply: Any = None
         self.result: Any = None
 
@@ -81,6 +85,19 @@ class _Chunk:
             return self.pack([t.mean(request.over) if request.mean else t.sum(request.over) for t in tensors])
         return self.pack([t.mean() if request.mean else t.sum() for t in tensors])
 
+    def ask(self) -> Asked | None:
+        self.yielded = self.advance()
+        if self.yielded is None:
+            return None
+        asked = requests(self.yielded)
+        return [([t.sum() for t in self.each(r.value)], r.mean) if r.over == "model" else None for r in asked]
+
+    def tell(self, totals: list[Tensor | None]) -> None:
+        like = self.works[0].param.device
+        pairs = zip(requests(self.yielded), totals, strict=True)
+        answers = [self.answer(r) if whole is None else whole.to(like, self.dtype) for r, whole in pairs]
+        self.reply = answer(self.yielded, answers)
+
     def commit(self) -> None:
         results = self.each(self.result)
         if self.works[0].seed is not None:
@@ -95,68 +112,23 @@ def _contiguous(work: Work) -> bool:
     return work.param.is_contiguous() and all(s.is_contiguous() for s in work.state)
 
 
+def chunks(works: list[Work], many: bool) -> Iterator[Chunk]:
+    """The works as chunks, each made when its turn comes; ``many`` puts equal ones together."""
+    works = [w for w in works if w.param.numel()]
+    if not many:
+        yield from (Chunk([w]) for w in works)
+        return
+
+    def key(w: Work) -> Any:
+        dtypes = (w.param.dtype, w.grad.dtype, w.seed is None)
+        return w.rule.kind, w.rule.numbers, dtypes, w.param.device, w.form
+
+    matrix = [w for w in works if w.rule.recipe.scope == "matrix"]
+    other = [w for w in works if w.rule.recipe.scope != "matrix"]
+    for members, limit in ((other, CHUNK_ELEMENTS), (matrix, STACK_ELEMENTS)):
+        yield from (Chunk(part) for part in gather(members, key, limit, len(works)))
+
+
 def run(works: list[Work], many: bool) -> None:
     """Take one step of every work; ``many`` puts equal ones together."""
-    works = [w for w in works if w.param.numel()]
-    if many:
-
-        def key(w: Work) -> Any:
-            dtypes = (w.param.dtype, w.grad.dtype, w.seed is None)
-            return w.rule.kind, w.rule.numbers, dtypes, w.param.device, w.form
-
-        matrix = [w for w in works if w.rule.recipe.scope == "matrix"]
-        other = [w for w in works if w.rule.recipe.scope != "matrix"]
-        parts = gather(other, key, CHUNK_ELEMENTS, len(works)) + gather(matrix, key, STACK_ELEMENTS, len(works))
-    else:
-        parts = [[w] for w in works]
-    coupled: list[_Chunk] = []
-    waiting: list[Any] = []
-    for part in parts:
-        chunk = _Chunk(part)
-        yielded = chunk.advance()
-        if yielded is None:
-            chunk.commit()
-        else:
-            coupled.append(chunk)
-            waiting.append(yielded)
-    # Formulas that asked for a total over the model wait until every tensor has given its part.
-    while coupled:
-        replies = _model_answers(coupled, waiting)
-        still: list[_Chunk] = []
-        waiting_next: list[Any] = []
-        ended: list[_Chunk] = []
-        for chunk, reply in zip(coupled, replies, strict=True):
-            chunk.reply = reply
-            yielded = chunk.advance()
-            if yielded is None:
-                ended.append(chunk)
-            else:
-                still.append(chunk)
-                waiting_next.append(yielded)
-        for chunk in ended:
-            chunk.commit()
-        coupled, waiting = still, waiting_next
-
-
-def _model_answers(chunks: list[_Chunk], waiting: list[Any]) -> list[Any]:
-    count = max(len(requests(y)) for y in waiting)
-    totals: list[Tensor | None] = []
-    for q in range(count):
-        asked = [(c, requests(y)[q]) for c, y in zip(chunks, waiting, strict=True) if len(requests(y)) > q]
-        model = [(c, r) for c, r in asked if r.over == "model"]
-        if not model:
-            totals.append(None)
-            continue
-        sums = [t.sum() for c, r in model for t in c.each(r.value)]
-        whole = reduce_model(sums, model[0][0].each(model[0][1].value)[0])
-        if model[0][1].mean:
-            whole = whole / sum(t.numel() for c, r in model for t in c.each(r.value))
-        totals.append(whole)
-    replies = []
-    for chunk, yielded in zip(chunks, waiting, strict=True):
-        found = [
-            totals[q].to(chunk.works[0].param.device, chunk.dtype) if r.over == "model" else chunk.answer(r)  # type: ignore[union-attr]
-            for q, r in enumerate(requests(yielded))
-        ]
-        replies.append(answer(yielded, found))
-    return replies
+    parts.run(chunks(works, many))

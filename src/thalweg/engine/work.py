@@ -91,8 +91,7 @@ def gather(works: Iterable[Work], key: Callable[[Work], Hashable], limit: int, c
     return chunks
 
 
-def reduce_model(partials: list[Tensor], like: Tensor) -> Tensor:
-    """One number for the model from one per tensor, summed in float64 in the plan's order."""
+def reduce_model(partials: list[Tensor]) -> Tensor:
+    """One number for the model from those of its tensors, summed in float64 in the plan's order."""
     home = partials[0].device
-    stacked = torch.cat([p.reshape(-1).to(home, torch.float64) for p in partials])
-    return stacked.sum().to(like.dtype)
+    return torch.cat([p.reshape(-1).to(home, torch.float64) for p in partials]).sum()
