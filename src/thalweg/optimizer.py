@@ -112,8 +112,6 @@ class Optimizer(torch.optim.Optimizer):
         """Names of options that any group may hold, beyond the numbers its recipe reads."""
         return set(FLAGS)
 
-    # ------------------------------------------------------------------------------------------------- groups
-
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The recipe of a group, from its options as they are now."""
         return self._recipes[group["recipe"]]
@@ -179,8 +177,6 @@ class Optimizer(torch.optim.Optimizer):
             if group[key]:
                 raise ValueError(f"{key}=True is not supported yet; leave it False")
 
-    # --------------------------------------------------------------------------------------------------- step
-
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Take one step; return the closure's loss.
@@ -234,7 +230,6 @@ class Optimizer(torch.optim.Optimizer):
                 RuntimeWarning,
                 stacklevel=3,
             )
-        torch._foreach_add_([s["step"] for s, _ in steps], 1)
         for state, numbers in steps:
             for key, value in numbers.items():
                 state[key].fill_(value)
@@ -276,7 +271,8 @@ class Optimizer(torch.optim.Optimizer):
                 numbers = {k: state[k].item() for k in start} if start else {}
                 at = (t, *numbers.values())
                 if at not in rules:
-                    rules[at] = Rule.of(recipe, recipe.scalars(h, t, numbers), group["maximize"]), numbers
+                    rule = Rule.of(recipe, recipe.scalars(h, t, numbers), group["maximize"])
+                    rules[at] = rule, {"step": t, **numbers}
                 rule, after = rules[at]
                 steps.append((state, after))
                 drawn = None
@@ -309,8 +305,6 @@ class Optimizer(torch.optim.Optimizer):
         _warn_once(missing)
         return "foreach"
 
-    # -------------------------------------------------------------------------------------------------- modes
-
     def train(self, mode: bool = True) -> Optimizer:
         """Put the weights that gradients are taken at into the parameters; does nothing without averaged iterates."""
         for group in self.param_groups:
@@ -328,8 +322,6 @@ class Optimizer(torch.optim.Optimizer):
     def eval(self) -> Optimizer:
         """Put the averaged weights into the parameters, for evaluation and for saving the model."""
         return self.train(False)
-
-    # --------------------------------------------------------------------------------------------- accounting
 
     def state_bytes(self) -> int:
         """Bytes of all state tensors that exist now (they are made at the first step)."""
@@ -353,8 +345,6 @@ class Optimizer(torch.optim.Optimizer):
             values = ", ".join(f"{k}={group[k]:g}" if isinstance(group[k], float) else f"{k}={group[k]}" for k in known)
             lines += [f"group {i}: {len(group['params'])} tensors, {count:,} parameters; {values}", str(recipe)]
         return "\n".join(lines)
-
-    # -------------------------------------------------------------------------------------------- checkpoints
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: torch's three, and the recipes and options. Plans are made anew."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine import eager, parts
+from thalweg.engine.joined import Joined, joinable
 from thalweg.engine.record import Graph, Structure, record
 from thalweg.engine.work import Work
 from thalweg.recipe import Recipe
@@ -49,7 +50,6 @@ class Kernel:
 
     graph: Graph
     call: Callable[..., Any]
-    count: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _family(key: Key) -> list[list[tuple[str | int, bool]]]:
 @cache
 def _kernel(key: Key, barrier: int | None) -> Kernel:
     graph, _ = record(key.recipe, list(key.places), key.structure, key.count, barrier)
-    return Kernel(graph, torch.compile(graph.module.forward, fullgraph=True, dynamic=True), key.count)
+    return Kernel(graph, torch.compile(graph.module.forward, fullgraph=True, dynamic=True))
 
 
 def _dense(t: Tensor) -> bool:
@@ -87,30 +87,47 @@ def _dense(t: Tensor) -> bool:
 
 
 class _Chunk:
-    """Works served by one call of each kernel of a family."""
+    """Works served by one call of each kernel of a family: a work to a place, or small ones joined in one place."""
 
-    def __init__(self, key: Key, at: list[int], works: list[Work]) -> None:
+    def __init__(self, key: Key, at: list[list[int]], works: list[Work]) -> None:
         self.key = key
         self.at = at
+        self.joined: list[tuple[list[int], Joined]] = []
+        self.single: list[tuple[int, int, tuple[int, ...], int]] = []
         self.flat = key.structure.ndim == 1
         self.kinds = _family(key)
         self.fixed: dict[tuple[Any, ...], Tensor] = {}
         self.templates: dict[int | None, tuple[list[Any], list[tuple[int, tuple[Any, ...]]]]] = {}
-        for i, w in enumerate(at):
-            work = works[w]
-            self.fixed["param", i] = self.alias(work.param)
-            for role, tensor in zip(work.roles, work.state, strict=True):
-                self.fixed["state", i, role] = self.alias(tensor)
+        for i, members in enumerate(at):
+            work = works[members[0]]
+            param, state = work.param, work.state
+            if len(members) > 1:
+                joined = Joined([works[w] for w in members])
+                param, state = joined.param, joined.state
+                self.fixed["grad", i] = joined.grad
+                self.joined.append((members, joined))
+            else:
+                self.single.append((i, members[0], param.stride(), param.numel()))
+            self.fixed["param", i] = self.alias(param, param.numel())
+            for role, tensor in zip(work.roles, state, strict=True):
+                self.fixed["state", i, role] = self.alias(tensor, tensor.numel())
 
-    def alias(self, t: Tensor) -> Tensor:
+    def alias(self, t: Tensor, numel: int) -> Tensor:
         """A 1-D alias in storage order. ``.data`` makes it no view, whose base the compiler would guard on."""
-        return torch.as_strided(t, (t.numel(),), (1,), t.storage_offset()).data if self.flat else t.data
+        return torch.as_strided(t, (numel,), (1,)).data if self.flat else t.data
 
-    def gradient(self, work: Work) -> Tensor:
-        grad, param = work.grad, work.param
-        if grad.stride() != param.stride():
-            grad = torch.empty_strided(param.shape, param.stride(), dtype=grad.dtype, device=grad.device).copy_(grad)
-        return self.alias(grad)
+    def load(self, works: list[Work]) -> dict[tuple[Any, ...], Tensor]:
+        """This step's gradients in the layout of their parameters; joined tensors are copied to their buffers."""
+        for members, joined in self.joined:
+            joined.load([works[w].grad for w in members])
+        inputs: dict[tuple[Any, ...], Tensor] = {}
+        for i, w, strides, numel in self.single:
+            grad = works[w].grad
+            if grad.stride() != strides:
+                ordered = torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device)
+                grad = ordered.copy_(grad)
+            inputs["grad", i] = self.alias(grad, numel)
+        return inputs
 
     def template(self, barrier: int | None) -> tuple[list[Any], list[tuple[int, tuple[Any, ...]]]]:
         """The kernel's arguments as far as they never change, and where the changing ones go."""
@@ -162,7 +179,9 @@ class Engine:
 
     def _plan(self, works: list[Work]) -> Plan:
         pointers = tuple([t.data_ptr() for w in works for t in (w.param, *w.state)])
-        key = tuple([n for w in works for n in (w.owner, w.rule.kind)])
+        # Joined tensors share a row of numbers, so which works follow the same rule is part of the key.
+        rules: dict[int, int] = {}
+        key = tuple([n for w in works for n in (w.owner, w.rule.kind, rules.setdefault(id(w.rule), len(rules)))])
         plan = self.plans.pop(key, None)
         if plan is None or plan.pointers != pointers:
             plan = self._make_plan(works, pointers)
@@ -182,9 +201,12 @@ class Engine:
                 families.setdefault((key, work.param.device, work.param.dtype, work.grad.dtype), []).append(i)
         chunks = []
         for (key, *_), members in families.items():
-            members.sort(key=lambda i: -works[i].param.numel())
-            starts = range(0, len(members), key.count)
-            chunks += [_Chunk(key, members[at : at + key.count], works) for at in starts]
+            alike: dict[Any, list[int]] = {}
+            for i in members:
+                alike.setdefault(id(works[i].rule) if joinable(works[i]) else -i, []).append(i)
+            places = sorted(alike.values(), key=lambda place: -sum(works[i].param.numel() for i in place))
+            starts = range(0, len(places), key.count)
+            chunks += [_Chunk(key, places[at : at + key.count], works) for at in starts]
         return Plan(chunks, leftover, pointers)
 
     def _key(self, work: Work) -> Key | None:
@@ -236,13 +258,12 @@ class _Run:
         self.chunk = chunk
         self.engine = engine
         self.strict = strict
-        self.works = [works[i] for i in chunk.at]
+        self.works = [works[i] for members in chunk.at for i in members]
         self.barrier = 0
         self.told: list[list[Tensor | None]] = []
         self.instead: list[eager.Chunk] | None = None
-        self.inputs: dict[tuple[Any, ...], Tensor] = {("scalars",): packed(self.works, chunk.key.count)}
-        for i, work in enumerate(self.works):
-            self.inputs["grad", i] = chunk.gradient(work)
+        self.inputs = chunk.load(works)
+        self.inputs["scalars",] = packed([works[members[0]] for members in chunk.at], chunk.key.count)
 
     def call(self, barrier: int | None) -> Any:
         fixed, changing = self.chunk.template(barrier)
@@ -278,7 +299,7 @@ class _Run:
             self.barrier += 1
             if any(over == "model" for over, _ in kinds):
                 pairs = zip(outputs, kinds, strict=True)
-                return [([o[: len(self.works)]], mean) if over == "model" else None for o, (over, mean) in pairs]
+                return [([o[: len(self.chunk.at)]], mean) if over == "model" else None for o, (over, mean) in pairs]
         return None
 
     def tell(self, totals: list[Tensor | None]) -> None:
@@ -294,6 +315,8 @@ class _Run:
         if self.instead is None:
             try:
                 self.call(None)
+                for _, joined in self.chunk.joined:
+                    joined.store()
                 return
             except torch._dynamo.exc.TorchDynamoException as error:
                 self.fall_back(error)
