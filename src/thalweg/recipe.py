@@ -167,16 +167,16 @@ class Recipe:
         return kept * itemsize / max(size, 1)
 
     def words(self) -> float:
-        """Elements read and written per parameter element in one step, counted in the recorded kernels."""
-        from thalweg.engine.record import words
+        """Elements read and written per parameter element in one step, counted in the recorded graphs."""
+        from thalweg.engine.record import traffic
 
-        return words(self)
+        return float(sum(traffic(self)))
 
     def passes(self) -> int:
-        """Passes over memory in one step: one, and one more for each barrier."""
-        from thalweg.engine.record import barriers
+        """Passes over memory in one step: the update, and each barrier whose reduction reads whole tensors."""
+        from thalweg.engine.record import traffic
 
-        return 1 + len(barriers(self, 2))
+        return sum(words > 0 for words in traffic(self))
 
     def __str__(self) -> str:
         lines = "\n".join(f"  {line}" for line in self.equations())

@@ -293,7 +293,8 @@ class _Run:
             outputs = self.call(self.barrier)
             for q, ((over, _), output) in enumerate(zip(kinds, outputs, strict=True)):
                 if isinstance(over, int):
-                    self.inputs.update({("answer", self.barrier, q, i): t for i, t in enumerate(output)})
+                    compute = self.works[0].compute_dtype
+                    self.inputs.update({("answer", self.barrier, q, i): t.to(compute) for i, t in enumerate(output)})
                 elif over == "tensor":
                     self.inputs["answer", self.barrier, q] = output.to(self.works[0].compute_dtype)
             self.barrier += 1

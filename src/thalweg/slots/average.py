@@ -10,7 +10,7 @@ import torch
 
 from thalweg.hyper import Hyper
 from thalweg.ops import mix
-from thalweg.slots.base import Request, Slot, State, mean
+from thalweg.slots.base import Slot, State, mean
 from thalweg.slots.law import Debiased, Law, Rising
 
 
@@ -149,7 +149,7 @@ class Factored(Slot):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {**self.law.weights(h, t, numbers)._asdict(), "eps": h["eps.0"]}
 
-    def __call__(self, x: Any, h: Any, g: Any) -> Generator[tuple[Request, ...], Any, Any]:
+    def __call__(self, x: Any, h: Any, g: Any) -> Generator[Any, Any, Any]:
         q = g * g + h.eps
         if x.ndim < 2:
             x["exp_avg_sq"] = v = mix(h.keep, x["exp_avg_sq"], h.gain, q)
@@ -157,9 +157,10 @@ class Factored(Slot):
         rows, columns = yield mean(q, -1), mean(q, -2)
         x["exp_avg_sq_row"] = r = mix(h.keep, x["exp_avg_sq_row"], h.gain, rows)
         x["exp_avg_sq_col"] = c = mix(h.keep, x["exp_avg_sq_col"], h.gain, columns)
+        middle = yield mean(r, -1)
         # One root of the whole quotient follows (the precise "square root last" form). A row and a column without
         # gradients meet in eps^2/mean(r), which float32 cannot hold; the gradient there is zero whatever it is over.
-        return ((r / r.mean(-1, keepdim=True)).unsqueeze(-1) * c.unsqueeze(-2)).clamp(min=TINY)
+        return ((r / middle.unsqueeze(-1)).unsqueeze(-1) * c.unsqueeze(-2)).clamp(min=TINY)
 
     def equation(self, x: str = "g") -> str:
         return (
