@@ -141,8 +141,8 @@ def assert_compiled(opt: thalweg.Optimizer, params: dict[str, Parameter]) -> Non
     assert opt._compiled.plans, "no step was planned"
     held = {id(p): p for p in params.values()}
     for key, plan in opt._compiled.plans.items():
-        owners = [held[n] for n in key[0::2]]
-        served = [owners[i] for chunk in plan.chunks for i in chunk.at]
+        owners = [held[n] for n in key[0::3]]
+        served = [owners[i] for chunk in plan.chunks for place in chunk.at for i in place]
         left = [owners[i] for i in plan.leftover]
         assert served
         assert len(served) + len(left) == len(owners)

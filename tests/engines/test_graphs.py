@@ -185,7 +185,7 @@ def test_a_graph_that_does_not_compile_steps_no_tensor_twice(
         def fail(*arguments: torch.Tensor) -> None:
             raise torch._dynamo.exc.InternalTorchDynamoError("refused by the test")
 
-        return compiled.Kernel(kernel.graph, fail, kernel.count)
+        return compiled.Kernel(kernel.graph, fail)
 
     def stepped(engine: str) -> list[torch.Tensor]:
         params = [Parameter(torch.ones(8)), Parameter(torch.ones(8, dtype=torch.bfloat16))]
@@ -208,3 +208,17 @@ def test_with_a_compiler_auto_compiles_large_models() -> None:
     opt = thalweg.AdamW([Parameter(torch.empty(optimizer_module.COMPILE_FROM))])
     assert opt.engine_in_use == "compiled"
     assert thalweg.AdamW([Parameter(torch.empty(optimizer_module.COMPILE_FROM - 1))]).engine_in_use == "foreach"
+
+
+def test_kernels_use_all_cores_whatever_sizes_they_were_compiled_on() -> None:
+    """A graph first met on tiny tensors serves large ones later, so it must not be compiled for one core."""
+    cache = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    before = set(cache.rglob("*.cpp"))
+    p = Parameter(torch.ones(40))
+    p.grad = torch.ones(40)
+    recipe = thalweg.ADAMW.but(direction=thalweg.slots.Sign())  # a recipe that no other test compiles
+    thalweg.Optimizer([p], recipe, lr=0.1, engine="compiled").step()
+    kernels = [f.read_text() for f in set(cache.rglob("*.cpp")) - before]
+    loops = [text for text in kernels if "omp for" in text or "void  kernel" in text]
+    assert loops
+    assert all("#pragma omp parallel" in text for text in loops)

@@ -27,6 +27,8 @@ from thalweg.recipe import Recipe
 
 #: Tensors in one call of a kernel: enough to hide the cost of the call, few enough to compile fast.
 CHUNK = 8
+#: The sizes seen when a graph is compiled must not decide whether it runs on one core: it will serve other sizes.
+OPTIONS: dict[str, Any] = {"cpp.min_chunk_size": 1}
 #: How many patterns of present gradients a plan is kept for.
 PLANS = 16
 
@@ -71,7 +73,8 @@ def _family(key: Key) -> list[list[tuple[str | int, bool]]]:
 @cache
 def _kernel(key: Key, barrier: int | None) -> Kernel:
     graph, _ = record(key.recipe, list(key.places), key.structure, key.count, barrier)
-    return Kernel(graph, torch.compile(graph.module.forward, fullgraph=True, dynamic=True))
+    call = torch.compile(graph.module.forward, fullgraph=True, dynamic=True, options=OPTIONS)
+    return Kernel(graph, call)
 
 
 def _dense(t: Tensor) -> bool:
