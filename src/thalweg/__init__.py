@@ -16,11 +16,13 @@ from thalweg.recipe import Recipe
 from thalweg.recipes import ADAMW, MUON
 from thalweg.registry import create, define, get, list_optimizers
 from thalweg.routing import roles, route
+from thalweg.slots.gradient import Centralise
 from thalweg.slots.outer import Lookahead, ScheduleFree
+from thalweg.techniques import list_techniques
 
 __all__ = [
-    "ADAMW", "LAMB", "MUON", "SGD", "SGDS", "AdaLo", "AdaX", "Adafactor", "Adagrad", "Adam", "AdamS", "AdamW", "Lion",
+    "ADAMW", "Centralise", "LAMB", "MUON", "SGD", "SGDS", "AdaLo", "AdaX", "Adafactor", "Adagrad", "Adam", "AdamS", "AdamW", "Lion",
     "Lookahead", "Muon", "NAdam", "Optimizer", "RAdam", "RMSprop", "Recipe", "ScheduleFree", "ScheduleFreeAdamW",
-    "ScheduleFreeSGD", "__version__", "create", "define", "flows", "get", "list_optimizers", "nSGDA", "roles", "route",
-    "slots",
+    "ScheduleFreeSGD", "__version__", "create", "define", "flows", "get", "list_optimizers", "list_techniques", "nSGDA", "roles",
+    "route", "slots",
 ]  # fmt: skip

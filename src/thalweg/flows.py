@@ -63,8 +63,12 @@ def first_then_second(r: Any, x: Any) -> Flow:
 
 
 def finish(r: Any, x: Any, u: Any, lr: Any, v: Any, taken: Any = None) -> Flow:
-    """Decay, step, and the outer method: ``p <- outer(p*keep - lr*u)``; ``taken`` replaces lr where u holds it."""
-    keep = yield from r.decay(x, lr, v)
+    """Decay, step, what comes after it, and the outer method; ``taken`` replaces lr where u holds it.
+
+    ``p <- outer(after(p*keep - lr*u))``
+    """
+    keep = yield from r.decay(x, lr, v, u)
     step = lr if taken is None else taken
     new = mix(1 if keep is None else keep, x.param, -step, u)
+    new = yield from r.after(x, new)
     return (yield from r.outer(x, x.param, new))

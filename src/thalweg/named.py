@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg.hyper import join, suggest
 from thalweg.optimizer import FLAGS, Optimizer
-from thalweg.recipe import Recipe, with_outer
+from thalweg.recipe import Recipe, with_techniques
 from thalweg.slots.base import Slot
 
 
@@ -21,14 +21,15 @@ class Named(Optimizer):
     def __init__(self, params: ParamsT, options: Mapping[str, Any], **hyper: Any) -> None:
         options = dict(options)
         outer, engine = options.pop("outer", None), options.pop("engine", "auto")
-        rounding = options.pop("rounding", "nearest")
+        rounding, techniques = options.pop("rounding", "nearest"), options.pop("techniques", ())
         unknown = options.keys() - FLAGS.keys()
         if unknown:
-            legal = (hyper.keys() | FLAGS.keys() | {"outer", "engine", "rounding"}) - {"params"}
+            legal = (hyper.keys() | FLAGS.keys() | {"techniques", "outer", "engine", "rounding"}) - {"params"}
             name = sorted(unknown)[0]
             raise ValueError(f"{type(self).__name__} has no option {name!r}." + suggest(name, legal))
         engine = self._torch_engine(engine, options)
-        super().__init__(params, outer=outer, engine=engine, rounding=rounding, **{**FLAGS, **options, **hyper})
+        made = {"techniques": techniques, "outer": outer, "engine": engine, "rounding": rounding}
+        super().__init__(params, **made, **{**FLAGS, **options, **hyper})
 
     def _torch_engine(self, engine: str, options: Mapping[str, Any]) -> str:
         """torch's switches: ``fused=True`` is the compiled engine, ``foreach=True/False`` foreach and reference."""
@@ -75,9 +76,9 @@ class Named(Optimizer):
         return recipe
 
     def _built(self, group: Mapping[str, Any]) -> Recipe:
-        values = (group[k] for k in self.structure)
+        values = (bool(v) if isinstance(v := group[k], (int, float)) else v for k in self.structure)
         cls: Any = type(self)
-        return _build(cls, self.outer, *(bool(v) if isinstance(v, (int, float)) else v for v in values))
+        return _build(cls, self.techniques, self.outer, *values)
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The recipe for the group's options as they are now; a changed option takes effect at the next step."""
@@ -92,5 +93,5 @@ class Named(Optimizer):
 
 
 @cache
-def _build(cls: Any, outer: Slot | None, *values: Any) -> Recipe:
-    return with_outer(cls.build(**dict(zip(cls.structure, values, strict=True))), outer)
+def _build(cls: Any, techniques: tuple[Slot, ...], outer: Slot | None, *values: Any) -> Recipe:
+    return with_techniques(cls.build(**dict(zip(cls.structure, values, strict=True))), techniques, outer)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from thalweg import storage
 from thalweg.engine import compiled, eager
 from thalweg.engine.work import Rule, Work
 from thalweg.hyper import flatten, join, suggest, validate
-from thalweg.recipe import Recipe, with_outer
+from thalweg.recipe import Recipe, with_techniques
 from thalweg.rounding import seed, stalled
 from thalweg.slots.base import Slot
 from thalweg.slots.outer import ScheduleFree
@@ -50,6 +51,8 @@ class Optimizer(torch.optim.Optimizer):
     Args:
         params: parameters, ``(name, parameter)`` pairs, or groups. A group may hold its own ``recipe``.
         recipe: the update rule of groups that name none; a ``Recipe`` or the name of a registered optimizer.
+        techniques: slots, or names from ``thalweg.list_techniques()``, added to every group's recipe in this order:
+            ``[Centralise(), AGC(0.01), "cautious"]``.
         outer: an outer method (``Lookahead``, ``ScheduleFree``) around every group's recipe.
         engine: "auto" (compiled from 2^20 elements on where there is a compiler, else foreach), "compiled",
             "foreach" or "reference".
@@ -80,6 +83,7 @@ class Optimizer(torch.optim.Optimizer):
         params: ParamsT,
         recipe: Recipe | str | None = None,
         *,
+        techniques: Sequence[Slot | str] = (),
         outer: Slot | None = None,
         engine: str = "auto",
         rounding: str = "nearest",
@@ -96,6 +100,7 @@ class Optimizer(torch.optim.Optimizer):
         self.engine = engine
         self.rounding = rounding
         self.outer = outer
+        self.techniques = tuple(map(find_technique, techniques))
         self._recipes: dict[str, Recipe] = {}
         self._default_recipe = None if recipe is None else find_recipe(recipe)
         self._compiled = compiled.Engine()
@@ -128,7 +133,7 @@ class Optimizer(torch.optim.Optimizer):
         chosen = group.pop("recipe", None) or self._default_recipe
         if chosen is None:
             raise ValueError("this group has no recipe: give one in the group, or Optimizer(..., recipe=...)")
-        return with_outer(find_recipe(chosen), self.outer)
+        return with_techniques(find_recipe(chosen), self.techniques, self.outer)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group. Its options are checked first; nothing is added if one is not legal."""
@@ -205,7 +210,7 @@ class Optimizer(torch.optim.Optimizer):
         if self._is_rehearsal(groups):
             for group, recipe, params in groups:
                 for p in params:
-                    storage.create(self.state[p], p, recipe, group)
+                    storage.tensors(self.state[p], p, recipe, group)
             return
         for group, _, _ in groups:
             if not group.get("train_mode", True):
@@ -214,14 +219,16 @@ class Optimizer(torch.optim.Optimizer):
                 )
         saved = [{k: g[k] for k in recipe.group_numbers} for g, recipe, _ in groups]
         try:
-            works, steps = self._prepare(groups, loss)
+            works, steps, hosts = self._prepare(groups, loss)
+            half = self._half_precision(works) if self.rounding == "nearest" else []
+            before = [p.clone() for p in half]
+            self._run(works)
         except Exception:
             for (group, _, _), values in zip(groups, saved, strict=True):
                 group.update(values)
             raise
-        half = self._half_precision(works) if self.rounding == "nearest" else []
-        before = [p.clone() for p in half]
-        self._run(works)
+        for (group, recipe, _), host in zip(groups, hosts, strict=True):
+            group.update({key: host[key] for key in recipe.group_numbers})
         if half and (share := stalled(before, half)) > 0.5:
             warnings.warn(
                 f"thalweg: {share:.0%} of the elements of half-precision parameters did not move in step"
@@ -250,36 +257,41 @@ class Optimizer(torch.optim.Optimizer):
 
     def _prepare(
         self, groups: list[tuple[dict[str, Any], Recipe, list[Tensor]]], loss: Any
-    ) -> tuple[list[Work], list[tuple[dict[str, Any], dict[str, float]]]]:
-        """Scalars of every parameter that moves, as works; moves the groups' own numbers, and nothing else."""
+    ) -> tuple[list[Work], list[tuple[dict[str, Any], dict[str, float]]], list[dict[str, Any]]]:
+        """Every parameter that moves as a work, what its numbers become, and each group's options, flattened.
+
+        Moves the groups' own numbers, and nothing else.
+        """
         value = None
         if any(recipe.needs_loss for _, recipe, _ in groups) and loss is not None:
             value = _as_number(loss)
         works: list[Work] = []
         steps: list[tuple[dict[str, Any], dict[str, float]]] = []
+        hosts: list[dict[str, Any]] = []
         for group, recipe, _ in groups:
             for _, slot in recipe.slots():
                 slot.advance(group, value)
         for group, recipe, params in groups:
             h = flatten({k: v for k, v in group.items() if k != "params"})
+            hosts.append(h)
             start = recipe.numbers
             rules: dict[Any, tuple[Rule, dict[str, float]]] = {}
             for p in params:
                 state = self.state[p]
-                storage.create(state, p, recipe, h)
+                tensors = storage.tensors(state, p, recipe, h)
                 t = int(state["step"].item()) + 1
                 numbers = {k: state[k].item() for k in start} if start else {}
                 at = (t, *numbers.values())
                 if at not in rules:
-                    rule = Rule.of(recipe, recipe.scalars(h, t, numbers), group["maximize"])
+                    rule = Rule.of(recipe, recipe.scalars(h, t, numbers), group["maximize"], h, len(hosts))
                     rules[at] = rule, {"step": t, **numbers}
                 rule, after = rules[at]
                 steps.append((state, after))
                 drawn = None
                 if self.rounding == "stochastic" and p.dtype == torch.bfloat16:
                     drawn = seed(t, len(works))
-                works.append(storage.work(p, state, rule, drawn))
-        return works, steps
+                works.append(storage.work(p, tensors, rule, drawn))
+        return works, steps, hosts
 
     def _run(self, works: list[Work]) -> None:
         engine = self.engine_in_use
@@ -296,7 +308,8 @@ class Optimizer(torch.optim.Optimizer):
         if self.engine != "auto":
             return self.engine
         params = [p for group in self.param_groups for p in group["params"]]
-        if sum(p.numel() for p in params) < COMPILE_FROM:
+        sizes = accumulate(p.numel() for p in params)
+        if not any(total >= COMPILE_FROM for total in sizes):
             return "foreach"
         missing = self._compiled.failed
         missing = missing or next((m for d in {p.device for p in params} if (m := compiled.available(d))), None)
@@ -348,7 +361,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: torch's three, and the recipes and options. Plans are made anew."""
-        kept = ("engine", "rounding", "outer", "_recipes", "_default_recipe", "_given")
+        kept = ("engine", "rounding", "outer", "techniques", "_recipes", "_default_recipe", "_given")
         return {**super().__getstate__(), **{k: self.__dict__[k] for k in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -400,6 +413,17 @@ def find_recipe(recipe: Recipe | str) -> Recipe:
 
         return get(recipe).recipe
     raise TypeError(f"recipe must be a Recipe or the name of an optimizer, got {recipe!r} of {type(recipe).__name__}")
+
+
+def find_technique(technique: Slot | str) -> Slot:
+    """A slot, or the slot of a registered technique's name with its defaults."""
+    if isinstance(technique, Slot):
+        return technique
+    if isinstance(technique, str):
+        from thalweg.techniques import get
+
+        return get(technique).slot()
+    raise TypeError(f"a technique is a slot such as Centralise(), or a name, got {technique!r}")
 
 
 _warned: set[str] = set()

@@ -10,6 +10,7 @@ from typing import Any
 from thalweg import flows
 from thalweg.hyper import RATE, Hyper
 from thalweg.slots.base import SCOPES, Slot, State
+from thalweg.slots.chain import Chain
 
 Scalars = dict[str, dict[str, "float | bool"]]
 
@@ -36,6 +37,7 @@ class Recipe:
     scale: Slot | None = None
     rate: Slot | None = None
     decay: Slot | None = None
+    after: Slot | None = None
     outer: Slot | None = None
     flow: Callable[[Any, Any], flows.Flow] = flows.moment_first
 
@@ -72,10 +74,23 @@ class Recipe:
         """The filled places, in the order of the fields."""
         return self._slots  # type: ignore[attr-defined]
 
+    def plus(self, place: str, slot: Slot) -> Recipe:
+        """A copy with one more slot in a place; behind the one that is there already, if any."""
+        there = getattr(self, place)
+        if there is None:
+            return self.but(**{place: slot})
+        before = there.slots if isinstance(there, Chain) else (there,)
+        return self.but(**{place: Chain((*before, slot))})
+
     @cached_property
     def scope(self) -> str:
-        """The widest reduction any slot asks for."""
+        """The widest part of a tensor any slot must see at once."""
         return max((slot.scope for _, slot in self.slots()), key=SCOPES.index, default="element")
+
+    @cached_property
+    def couples(self) -> str:
+        """What the tensors are coupled over by totals: "" (nothing), "group" or "model"."""
+        return max(slot.couples for _, slot in self.slots()) if self.slots() else ""
 
     @cached_property
     def needs_loss(self) -> bool:
@@ -151,6 +166,8 @@ class Recipe:
             elif place == "ratio":
                 now = "u"
         lines.append(f"p <- p - {'' if self.flow is flows.step_first else 'lr*'}{now}")
+        if self.after is not None:
+            lines.append(self.after.equation("p"))
         return lines if self.outer is None else [*lines, self.outer.equation()]
 
     def state_bytes(self, shape: tuple[int, ...] = (1024, 1024), itemsize: int = 4) -> float:
@@ -189,8 +206,10 @@ class Recipe:
 
 
 @cache
-def with_outer(recipe: Recipe, outer: Slot | None) -> Recipe:
-    """The recipe inside an outer method; refused where the recipe already has another one."""
+def with_techniques(recipe: Recipe, techniques: tuple[Slot, ...], outer: Slot | None) -> Recipe:
+    """The recipe with techniques added in turn, inside an outer method; a ValueError where they do not fit."""
+    for technique in techniques:
+        recipe = technique.into(recipe)
     if outer is None:
         return recipe
     if recipe.outer is not None and recipe.outer != outer:

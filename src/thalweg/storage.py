@@ -44,26 +44,28 @@ def new(param: Tensor, spec: State, h: Mapping[str, Any]) -> Tensor:
     return torch.full_like(param, complex(fill, fill) if param.is_complex() else fill, dtype=dtype)
 
 
-def create(state: dict[str, Any], param: Tensor, recipe: Recipe, h: Mapping[str, Any]) -> None:
-    """Make the state that is missing: all of it at the first step; later, what a changed option asks for."""
+def tensors(state: dict[str, Any], param: Tensor, recipe: Recipe, h: Mapping[str, Any]) -> list[Tensor]:
+    """The parameter's state in the recipe's order.
+
+    What is missing is made: all of it at the first step; later, what a changed option asks for.
+    """
     specs = recipe.state(real_shape(param))
-    if "step" in state and specs.keys() <= state.keys() and recipe.numbers.keys() <= state.keys():
-        return
+    numbers = recipe.numbers
     if "step" not in state:
         state["step"] = as_step(0)
-    for key, value in recipe.numbers.items():
+    for key in numbers:
         if key not in state:
-            state[key] = torch.tensor(value, dtype=torch.float64)
+            state[key] = torch.tensor(numbers[key], dtype=torch.float64)
     for role, spec in specs.items():
         if role not in state:
             state[role] = new(param, spec, h)
+    return [state[role] for role in specs]
 
 
-def work(param: Tensor, state: dict[str, Any], rule: Rule, seed: int | None) -> Work:
+def work(param: Tensor, tensors: list[Tensor], rule: Rule, seed: int | None) -> Work:
     """The parameter's step as the engines take it; complex tensors as real pairs."""
     grad = param.grad
     assert grad is not None
-    tensors = [state[role] for role in rule.recipe.state(real_shape(param))]
     if param.is_complex():
         real = torch.view_as_real
         pairs = [real(s) if s.is_complex() else s for s in tensors]

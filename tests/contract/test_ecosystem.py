@@ -217,7 +217,7 @@ def test_groups_added_later(case: Case) -> None:
     """Contract 1 and 6.7: a group added after some steps trains by its own options, as in an optimizer of its own."""
     params, late, alone = make_params(), make_params(((3, 2),), seed=5), make_params(((3, 2),), seed=5)
     optimizer = case.build(params)
-    coupled = any(optimizer.recipe_of(g).scope == "model" for g in optimizer.param_groups)
+    coupled = any(optimizer.recipe_of(g).couples for g in optimizer.param_groups)
     train(optimizer, params, 3)
     recipe = {"recipe": thalweg.MUON} if case.id == "routed" else {}
     lr = {} if case.id == "adafactor" else {"lr": 0.5}

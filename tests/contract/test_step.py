@@ -205,7 +205,7 @@ def test_mixed_dtypes_in_one_group(case: Case) -> None:
     mixed = [make_params(((3, 2), (2,)), d) for d in dtypes]
     apart = [make_params(((3, 2), (2,)), d) for d in dtypes]
     optimizer = case.build([p for pair in mixed for p in pair])
-    coupled = any(optimizer.recipe_of(g).scope == "model" for g in optimizer.param_groups)
+    coupled = any(optimizer.recipe_of(g).couples for g in optimizer.param_groups)
     for _ in range(3):
         set_grads(members(optimizer), 1)
         optimizer.step(loss=1.0)
@@ -394,7 +394,7 @@ def test_one_instance_per_parameter_equals_the_joint_optimizer(case: Case) -> No
     """Contract 19: stepping each parameter in its backward hook is exact, unless the recipe couples parameters."""
     joint_params, params = make_params(), make_params()
     joint = case.build(joint_params)
-    if any(joint.recipe_of(g).scope == "model" for g in joint.param_groups):
+    if any(joint.recipe_of(g).couples for g in joint.param_groups):
         pytest.skip(f"{case.id} couples all parameters: its scope is the model")
     single = {p: case.build([p]) for p in params}
 

@@ -55,7 +55,7 @@ def test_four_times_the_tensors_compile_no_more(name: str, few: None) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_at_most_eight_graphs_for_a_transformer(name: str, few: None) -> None:
-    torch._dynamo.reset()
+    compiled.forget()
     params = _with_gradients(GPT2)
     assert 0 < _compiled_by(build(name, {str(i): p for i, p in enumerate(params)}, "compiled"), 3) <= 8
 
@@ -80,7 +80,7 @@ def test_every_pattern_of_missing_gradients(few: None) -> None:
 
 
 def test_different_step_counts_share_a_call(few: None) -> None:
-    torch._dynamo.reset()
+    compiled.forget()
     params = _with_gradients([(3 + i,) for i in range(6)])
     opt = build("adamw", {str(i): p for i, p in enumerate(params)}, "compiled")
     grads = [p.grad for p in params]
@@ -183,7 +183,7 @@ def test_a_graph_that_does_not_compile_steps_no_tensor_twice(
             return kernel
 
         def fail(*arguments: torch.Tensor) -> None:
-            raise torch._dynamo.exc.InternalTorchDynamoError("refused by the test")
+            raise compiled.NotCompiled("refused by the test")
 
         return compiled.Kernel(kernel.graph, fail)
 

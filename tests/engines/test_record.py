@@ -124,7 +124,7 @@ def test_a_measuring_graph_changes_no_input(name: str) -> None:
                 shape = (max(len(numbers), 1),)
             elif kind == "answer":
                 kinds = barriers(recipe, 2)[rest[0]][rest[1]]
-                shape = ((4,) if kinds[0] == -1 else (5,)) if isinstance(kinds[0], int) else (1,)
+                shape = ((4,) if kinds.over == -1 else (5,)) if isinstance(kinds.over, int) else (1,)
             inputs.append(torch.rand(shape) + 0.5)
         copies = [t.clone() for t in inputs]
         graph.module(*inputs)

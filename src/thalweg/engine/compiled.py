@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from thalweg.engine import eager, parts
 from thalweg.engine.joined import Joined, joinable
-from thalweg.engine.record import Graph, Structure, record
+from thalweg.engine.record import Graph, Kind, Structure, record
+from thalweg.engine.view import WIDE
 from thalweg.engine.work import Work
 from thalweg.recipe import Recipe
 
@@ -46,12 +47,63 @@ def available(device: torch.device) -> str | None:
     return None if find_spec("triton") else "triton is not installed"
 
 
+class NotCompiled(RuntimeError):
+    """A graph that the compiler refused, or that would not fit every size; nothing has run."""
+
+
 @dataclass
 class Kernel:
-    """A compiled graph and where its inputs come from."""
+    """A recorded graph, compiled at its first call: code for tensors of any size, called without guards."""
 
     graph: Graph
-    call: Callable[..., Any]
+    code: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Tensor) -> Any:
+        if self.code is None:
+            self.code = compile_graph(self.graph, arguments)
+        return self.code(*arguments)
+
+
+#: Graphs compiled by this process so far.
+graphs_compiled = 0
+
+
+def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., Any]:
+    """Compile for every size: each axis of each tensor has a symbol of its own, and none may be fixed on the way.
+
+    Dynamo is left out: the graph is recorded already, and its guards cost 0.2 ms a call when the caches are cold.
+    """
+    global graphs_compiled
+    import torch._inductor
+    from torch._dynamo.source import ConstantSource
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+    sizes = ShapeEnv(duck_shape=False)  # two tensors of equal size must not share a symbol
+    mode = FakeTensorMode(shape_env=sizes)
+    alike: dict[Any, Tensor] = {}
+    inputs: list[Any] = []
+    for j, (key, t) in enumerate(zip(graph.inputs, arguments, strict=True)):
+        sized = key[0] != "scalars" and t.ndim and (key[0] != "answer" or len(key) == 4)
+        owner = (key[3] if key[0] == "answer" else key[1], t.shape) if sized else None
+        like = alike.get(owner) if sized else t
+        if like is None:
+            context: Any = StatelessSymbolicContext([DimDynamic.DYNAMIC] * t.ndim)
+            like = mode.from_tensor(t, source=ConstantSource(f"input_{j}"), symbolic_context=context)
+            alike[owner] = like
+        with mode:
+            inputs.append(torch.empty_strided(like.shape, like.stride(), dtype=t.dtype, device=t.device))
+    try:
+        code = torch._inductor.compile(graph.module, inputs, options=OPTIONS)
+    except Exception as error:
+        raise NotCompiled(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])) from error
+    # The axes of one tensor and its smaller state are equal by construction; anything else would fix a size.
+    one = len({i for i, _ in alike}) == 1
+    fixed = [g.expr for g in sizes.guards if not (one and g.expr.is_Relational and g.expr.rel_op == "==")]
+    if fixed:
+        raise NotCompiled(f"the graph would only fit sizes with {' and '.join(map(str, fixed))}")
+    graphs_compiled += 1
+    return code
 
 
 @dataclass(frozen=True)
@@ -62,19 +114,23 @@ class Key:
     places: tuple[tuple[str, str], ...]
     structure: Structure
     count: int
+    memory: tuple[Any, ...]  # device, dtypes, and which axes of state are of length one: what the code is made for
 
 
 @cache
-def _family(key: Key) -> list[list[tuple[str | int, bool]]]:
+def _family(key: Key) -> list[list[Kind]]:
     """The barriers that kernels of this key stop at."""
     return record(key.recipe, list(key.places), key.structure, 1, None)[1]
 
 
 @cache
 def _kernel(key: Key, barrier: int | None) -> Kernel:
-    graph, _ = record(key.recipe, list(key.places), key.structure, key.count, barrier)
-    call = torch.compile(graph.module.forward, fullgraph=True, dynamic=True, options=OPTIONS)
-    return Kernel(graph, call)
+    return Kernel(record(key.recipe, list(key.places), key.structure, key.count, barrier)[0])
+
+
+def forget() -> None:
+    """Drop every kernel of this process, so that the next steps compile anew."""
+    _kernel.cache_clear()
 
 
 def _dense(t: Tensor) -> bool:
@@ -116,7 +172,7 @@ class _Chunk:
                 self.fixed["state", i, role] = self.alias(tensor, tensor.numel())
 
     def alias(self, t: Tensor, numel: int) -> Tensor:
-        """A 1-D alias in storage order. ``.data`` makes it no view, whose base the compiler would guard on."""
+        """A 1-D alias in storage order. ``.data`` makes it no view, which a graph that writes to it could not take."""
         return torch.as_strided(t, (numel,), (1,)).data if self.flat else t.data
 
     def load(self, works: list[Work]) -> dict[tuple[Any, ...], Tensor]:
@@ -176,41 +232,39 @@ class Engine:
         packed = _Packed()
         fused = (_Run(chunk, works, packed, self, strict) for chunk in plan.chunks)
         left = eager.chunks([works[i] for i in plan.leftover], many=True)
-        # Two tensors of equal size must not share a size symbol, or a graph would only fit equal sizes.
-        with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-            parts.run(chain[parts.Part](fused, left))
+        parts.run(chain[parts.Part](fused, left))
 
     def _plan(self, works: list[Work]) -> Plan:
-        pointers = tuple([t.data_ptr() for w in works for t in (w.param, *w.state)])
+        pointers = _pointers(works)
         # Joined tensors share a row of numbers, so which works follow the same rule is part of the key.
         rules: dict[int, int] = {}
         key = tuple([n for w in works for n in (w.owner, w.rule.kind, rules.setdefault(id(w.rule), len(rules)))])
         plan = self.plans.pop(key, None)
         if plan is None or plan.pointers != pointers:
-            plan = self._make_plan(works, pointers)
+            plan = self._make_plan(works)
         self.plans[key] = plan
         if len(self.plans) > PLANS:
             self.plans.pop(next(iter(self.plans)))
         return plan
 
-    def _make_plan(self, works: list[Work], pointers: tuple[int, ...]) -> Plan:
-        families: dict[Any, list[int]] = {}
+    def _make_plan(self, works: list[Work]) -> Plan:
+        families: dict[tuple[Key, Any], list[int]] = {}
         leftover: list[int] = []
         for i, work in enumerate(works):
             key = self._key(work)
             if key is None:
                 leftover.append(i)
             else:
-                families.setdefault((key, work.param.device, work.param.dtype, work.grad.dtype), []).append(i)
+                families.setdefault((key, work.rule.together), []).append(i)
         chunks = []
-        for (key, *_), members in families.items():
+        for (key, _), members in families.items():
             alike: dict[Any, list[int]] = {}
             for i in members:
                 alike.setdefault(id(works[i].rule) if joinable(works[i]) else -i, []).append(i)
             places = sorted(alike.values(), key=lambda place: -sum(works[i].param.numel() for i in place))
             starts = range(0, len(places), key.count)
             chunks += [_Chunk(key, places[at : at + key.count], works) for at in starts]
-        return Plan(chunks, leftover, pointers)
+        return Plan(chunks, leftover, _pointers(works))  # joining has moved small state
 
     def _key(self, work: Work) -> Key | None:
         rule, param = work.rule, work.param
@@ -225,7 +279,13 @@ class Engine:
         rounding = work.seed is not None
         wide = param.device.type == "cpu"
         structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize, rounding, wide)
-        return Key(rule.recipe, tuple(rule.places), structure, 1 if shaped else CHUNK)
+        lengths = [tuple(min(n, 2) for n in s.shape) for s in work.state if s.shape != param.shape]
+        memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
+        return Key(rule.recipe, tuple(rule.places), structure, 1 if shaped else CHUNK, memory)
+
+
+def _pointers(works: list[Work]) -> tuple[int, ...]:
+    return tuple([t.data_ptr() for w in works for t in (w.param, *w.state)])
 
 
 class _Packed:
@@ -236,17 +296,13 @@ class _Packed:
 
     def __call__(self, works: list[Work], count: int) -> Tensor:
         """A row of numbers per tensor, rounded once from float64 to the compute dtype."""
-        rules = [w.rule for w in works]
-        rules += rules[:1] * (count - len(rules))
         like = works[0]
-        key: tuple[Any, ...] = (like.compute_dtype, like.param.device, *[id(r) for r in rules])
-        if like.seed is not None:
-            seeds = [w.seed or 0 for w in works] + [0] * (count - len(works))
-            numbers = [n for rule, seed in zip(rules, seeds, strict=True) for n in (*rule.numbers, seed)]
-            key = (*key, *seeds)
-        else:
-            numbers = [n for rule in rules for n in rule.numbers]
+        seeds = [] if like.seed is None else [w.seed or 0 for w in works]
+        key = (like.compute_dtype, like.param.device, count, *[id(w.rule) for w in works], *seeds)
         if key not in self.made:
+            rows = [(*w.rule.numbers, *seeds[i : i + 1]) for i, w in enumerate(works)]
+            rows += rows[:1] * (count - len(rows))
+            numbers = [n for row in rows for n in row]
             self.made[key] = torch.tensor(numbers or (0.0,), dtype=like.compute_dtype, device=like.param.device)
         return self.made[key]
 
@@ -273,37 +329,43 @@ class _Run:
         arguments = fixed.copy()
         for j, key in changing:
             arguments[j] = self.inputs[key]
-        return _kernel(self.chunk.key, barrier).call(*arguments)
+        return _kernel(self.chunk.key, barrier)(*arguments)
 
     def ask(self) -> parts.Asked | None:
         if self.instead is None:
             try:
                 return self.measure()
-            except torch._dynamo.exc.TorchDynamoException as error:
+            except NotCompiled as error:
                 self.fall_back(error)
         assert self.instead is not None
         asked = [a for c in self.instead if (a := c.ask()) is not None]
         if not asked:
             return None
         return [
-            None if q[0] is None else ([t for a in q if a for t in a[0]], q[0][1]) for q in zip(*asked, strict=True)
+            None if q[0] is None else q[0]._replace(shares=[t for totals in q if totals for t in totals.shares])
+            for q in zip(*asked, strict=True)
         ]
 
     def measure(self) -> parts.Asked | None:
-        """Measure up to and including the next barrier over the model."""
+        """Measure up to and including the next barrier that involves other tensors."""
+        compute = self.works[0].compute_dtype
         while self.barrier < len(self.chunk.kinds):
             kinds = self.chunk.kinds[self.barrier]
-            outputs = self.call(self.barrier)
-            for q, ((over, _), output) in enumerate(zip(kinds, outputs, strict=True)):
-                if isinstance(over, int):
-                    compute = self.works[0].compute_dtype
-                    self.inputs.update({("answer", self.barrier, q, i): t.to(compute) for i, t in enumerate(output)})
-                elif over == "tensor":
-                    self.inputs["answer", self.barrier, q] = output.to(self.works[0].compute_dtype)
+            outputs = iter(self.call(self.barrier))
+            asked: parts.Asked = []
+            for q, (over, how, slot) in enumerate(kinds):
+                if over in WIDE:
+                    asked.append(parts.Totals([next(outputs)[: len(self.chunk.at)]], how, slot))
+                    continue
+                asked.append(None)
+                if over == "tensor":
+                    self.inputs["answer", self.barrier, q] = next(outputs).to(compute)
+                else:
+                    for i in range(self.chunk.key.count):
+                        self.inputs["answer", self.barrier, q, i] = next(outputs).to(compute)
             self.barrier += 1
-            if any(over == "model" for over, _ in kinds):
-                pairs = zip(outputs, kinds, strict=True)
-                return [([o[: len(self.chunk.at)]], mean) if over == "model" else None for o, (over, mean) in pairs]
+            if any(asked):
+                return asked
         return None
 
     def tell(self, totals: list[Tensor | None]) -> None:
@@ -322,16 +384,16 @@ class _Run:
                 for _, joined in self.chunk.joined:
                     joined.store()
                 return
-            except torch._dynamo.exc.TorchDynamoException as error:
+            except NotCompiled as error:
                 self.fall_back(error)
                 self.ask()
         for chunk in self.instead or ():
             chunk.commit()
 
-    def fall_back(self, error: Exception) -> None:
+    def fall_back(self, error: NotCompiled) -> None:
         if self.strict:
             raise RuntimeError("this recipe did not compile; engine='foreach' needs no compiler") from error
-        self.engine.failed = f"compiling failed ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+        self.engine.failed = f"compiling failed ({error})"
         self.instead = list(eager.chunks(self.works, many=True))
         for totals in self.told:
             for chunk in self.instead:

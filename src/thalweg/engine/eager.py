@@ -10,8 +10,8 @@ from torch import Tensor
 
 from thalweg.engine import parts
 from thalweg.engine.many import Many
-from thalweg.engine.parts import Asked
-from thalweg.engine.view import Bound, View, answer, requests
+from thalweg.engine.parts import Asked, Totals
+from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.engine.work import Work, gather
 from thalweg.rounding import stochastic
 from thalweg.slots.base import Request
@@ -65,7 +65,7 @@ class Chunk:
         torch._foreach_copy_([t.view(-1) for t in targets] if self.joined else targets, values)
 
     def advance(self) -> Any:
-        """Run to the next barrier that involves the model (returned), or to the end (``None``)."""
+        """Run to the next barrier that involves other tensors (returned), or to the end (``None``)."""
         while True:
             try:
                 yielded = self.flow.send(self.reply)
@@ -73,7 +73,7 @@ class Chunk:
                 self.result = stop.value
                 return None
             asked = requests(yielded)
-            if any(r.over == "model" for r in asked):
+            if any(r.over in WIDE for r in asked):
                 return yielded
             self.reply = answer(yielded, [self.answer(r) for r in asked])
 
@@ -81,16 +81,19 @@ class Chunk:
         tensors = self.each(request.value)
         if request.over == "matrix":
             return self.pack(list(request.function(torch.stack(tensors)).unbind()))
-        if isinstance(request.over, int):
-            return self.pack([t.mean(request.over) if request.mean else t.sum(request.over) for t in tensors])
-        return self.pack([t.mean() if request.mean else t.sum() for t in tensors])
+        return self.pack([reduce(t, request.over, request.how) for t in tensors])
 
     def ask(self) -> Asked | None:
         self.yielded = self.advance()
         if self.yielded is None:
             return None
         asked = requests(self.yielded)
-        return [([t.sum() for t in self.each(r.value)], r.mean) if r.over == "model" else None for r in asked]
+        return [
+            Totals([reduce(t, r.over, "max" if r.how == "max" else "sum") for t in self.each(r.value)], r.how, r.slot)
+            if r.over in WIDE
+            else None
+            for r in asked
+        ]
 
     def tell(self, totals: list[Tensor | None]) -> None:
         like = self.works[0].param.device

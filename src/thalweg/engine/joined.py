@@ -22,27 +22,36 @@ def joinable(work: Work) -> bool:
 
 
 class Joined:
-    """The buffers of one set of small tensors; they hold values only while a step is taken."""
+    """One set of small tensors in one memory: parameters and gradients for the time of a step, state for good.
+
+    State that another set has joined already stays where it is, and is copied like parameters.
+    """
 
     def __init__(self, works: list[Work]) -> None:
         first = works[0]
-        total = sum(w.param.numel() for w in works)
-        self.sizes = [w.param.numel() for w in works]
-        self.params = [w.param.data for w in works]
-        self.states = [[w.state[i] for w in works] for i in range(len(first.state))]
+        sizes = [w.param.numel() for w in works]
+        total = sum(sizes)
+        params = [w.param.data for w in works]
         self.param = first.param.new_empty(total)
         self.grad = first.grad.new_empty(total)
         self.state = [s.new_empty(total) for s in first.state]
+        self.copied = [(params, self.param, self.param.split(sizes))]
+        for i, buffer in enumerate(self.state):
+            tensors, parts = [w.state[i] for w in works], buffer.split(sizes)
+            if all(s.untyped_storage().nbytes() == s.nbytes for s in tensors):
+                torch.cat(tensors, out=buffer)
+                for tensor, part in zip(tensors, parts, strict=True):
+                    tensor.set_(part)
+            else:
+                self.copied.append((tensors, buffer, parts))
 
     def load(self, grads: list[Tensor]) -> None:
-        """Copy parameters, gradients and state in."""
+        """Copy in what is not kept here."""
         torch.cat(grads, out=self.grad)
-        torch.cat(self.params, out=self.param)
-        for tensors, buffer in zip(self.states, self.state, strict=True):
+        for tensors, buffer, _ in self.copied:
             torch.cat(tensors, out=buffer)
 
     def store(self) -> None:
-        """Copy parameters and state back."""
-        torch._foreach_copy_(self.params, self.param.split(self.sizes))
-        for tensors, buffer in zip(self.states, self.state, strict=True):
-            torch._foreach_copy_(tensors, buffer.split(self.sizes))
+        """Copy back what is not kept here."""
+        for tensors, _, parts in self.copied:
+            torch._foreach_copy_(tensors, parts)

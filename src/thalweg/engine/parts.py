@@ -1,26 +1,36 @@
-"""Running parts of a step, whichever engine runs each: those that share totals over the model wait for each other."""
+"""Running parts of a step, whichever engine runs each: those coupled by totals wait for each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from thalweg.engine.work import Work, reduce_model
+from thalweg.slots.base import Slot
 
-#: What a part asks for at a barrier, request by request: sums over its tensors and whether a mean is wanted, or
-#: ``None`` where the request does not concern the model.
-Asked = list[tuple[list[Tensor], bool] | None]
+
+class Totals(NamedTuple):
+    """One request over the group or model: each tensor's share, how they come together, and who settles them."""
+
+    shares: list[Tensor]
+    how: str
+    slot: Slot | None
+
+
+#: What a part asks for at a barrier, request by request; ``None`` where it does not concern other tensors.
+Asked = list[Totals | None]
 
 
 class Part(Protocol):
-    """Works that advance together: to each barrier over the model, and at last to the writing of results."""
+    """Works that advance together: to each barrier over group or model, and at last to the writing of results."""
 
     works: list[Work]
 
     def ask(self) -> Asked | None:
-        """Run to the next barrier over the model; ``None`` if there is none left."""
+        """Run to the next barrier over group or model; ``None`` if there is none left."""
 
     def tell(self, totals: list[Tensor | None]) -> None:
         """Take the totals that were asked for."""
@@ -33,7 +43,7 @@ def run(parts: Iterable[Part]) -> None:
     """Take the step of every part. A part that shares nothing is done before the next one is made."""
     coupled: dict[Any, list[Part]] = {}
     for part in parts:
-        key = _model_slots(part.works[0])
+        key = part.works[0].rule.together
         if key:
             coupled.setdefault(key, []).append(part)
         else:
@@ -44,7 +54,8 @@ def run(parts: Iterable[Part]) -> None:
             asked = [a for part in members if (a := part.ask()) is not None]
             if not asked:
                 break
-            totals = [_total([a[q] for a in asked], members) for q in range(len(asked[0]))]
+            totals = [_total([t for a in asked if (t := a[q])], members) for q in range(len(asked[0]))]
+            totals = _settle(next((t.slot for t in asked[0] if t and t.slot), None), totals, members)
             for part in members:
                 part.tell(totals)
     for members in coupled.values():
@@ -52,14 +63,21 @@ def run(parts: Iterable[Part]) -> None:
             part.commit()
 
 
-def _model_slots(work: Work) -> tuple[Any, ...]:
-    """The slots that ask for totals over the model: to them, works with equal ones are the model."""
-    return tuple(item for item in work.rule.recipe.slots() if item[1].scope == "model")
-
-
-def _total(asked: list[tuple[list[Tensor], bool] | None], members: list[Part]) -> Tensor | None:
-    found = [a for a in asked if a is not None]
-    if not found:
+def _total(asked: list[Totals], members: list[Part]) -> Tensor | None:
+    if not asked:
         return None
-    whole = reduce_model([t for sums, _ in found for t in sums])
-    return whole / sum(w.param.numel() for part in members for w in part.works) if found[0][1] else whole
+    how = asked[0].how
+    whole = reduce_model([share for totals in asked for share in totals.shares], how)
+    return whole / sum(w.param.numel() for part in members for w in part.works) if how == "mean" else whole
+
+
+def _settle(slot: Slot | None, totals: list[Tensor | None], members: list[Part]) -> list[Tensor | None]:
+    """What the slot makes of the totals, on the host; moves the numbers it keeps in every group concerned."""
+    if slot is None:
+        return totals
+    rules = [work.rule for part in members for work in part.works]
+    host = rules[0].host
+    numbers = slot.settle(host, tuple(float(whole) for whole in totals if whole is not None))
+    for rule in rules:
+        rule.host.update({key: host[key] for key in slot.group_numbers})
+    return [torch.tensor(number, dtype=torch.float64) for number in numbers]

@@ -11,14 +11,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
-from thalweg.engine.view import Bound, View, answer, requests
+from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.recipe import Recipe, Scalars
 from thalweg.rounding import stochastic
+from thalweg.slots.base import Over, Slot
+
+#: Reductions that leave one number of a tensor.
+WHOLE = ("tensor", *WIDE)
+
+
+class Kind(NamedTuple):
+    """What one request at a barrier asks for."""
+
+    over: Over
+    how: str
+    slot: Slot | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Graph:
     """A recorded graph: its module, and where each input comes from.
 
     Inputs are ``("scalars",)``, ``("param", i)``, ``("grad", i)``, ``("state", i, role)`` and the answers of earlier
-    barriers: ``("answer", barrier, request)`` for a number per tensor or one for the model, with ``i`` for an axis.
+    barriers: ``("answer", barrier, request)`` for a number per tensor or one for them all, with ``i`` for axes.
     """
 
     module: fx.GraphModule
@@ -99,11 +111,14 @@ def layout(scalars: Scalars) -> tuple[list[tuple[str, str]], tuple[tuple[str, st
 
 def record(
     recipe: Recipe, numbers: list[tuple[str, str]], structure: Structure, count: int, barrier: int | None
-) -> tuple[Graph, list[list[tuple[str | int, bool]]]]:
-    """Record ``count`` tensors up to ``barrier`` (or to the end); also the kinds of all barriers passed."""
+) -> tuple[Graph, list[list[Kind]]]:
+    """Record ``count`` tensors up to ``barrier`` (or to the end); also the kinds of all barriers passed.
+
+    A measure graph returns, request by request, one vector over the tensors, or a reduction of each tensor along axes.
+    """
     recorder = _Recorder()
     packed: Any = recorder.input("scalars")
-    kinds: list[list[tuple[str | int, bool]]] = []
+    kinds: list[list[Kind]] = []
     outputs: list[Any] = []
     stores: list[tuple[Any, ...]] = []
 
@@ -152,23 +167,21 @@ def record(
             return recorder.finish((), tuple(stores), prune=False), kinds
         at = len(kinds)
         columns = list(zip(*(requests(a) for a in asked), strict=True))
-        kinds.append([(column[0].over, column[0].mean) for column in columns])
+        kinds.append([Kind(column[0].over, column[0].how, column[0].slot) for column in columns])
         if at == barrier:
+            wide = {"dtype": torch.float64} if structure.wide else {}
             for column in columns:
-                dtype = torch.float64 if structure.wide else None
-                if isinstance(column[0].over, int):
-                    reduce = "mean" if column[0].mean else "sum"
-                    outputs.append([getattr(r.value, reduce)(r.over, dtype=dtype) for r in column])
-                else:
-                    whole = column[0].mean and column[0].over == "tensor"
-                    sums = [r.value.sum(dtype=dtype) / (r.value.numel() if whole else 1) for r in column]
-                    outputs.append(torch.stack(sums) if count > 1 else sums[0].reshape(1))
-            return recorder.finish(outputs, (), prune=True), kinds
+                over, how = column[0].over, column[0].how
+                if how == "mean" and over in WIDE:
+                    how = "sum"  # divided by the size of the whole later
+                found = [reduce(r.value, over, how, **wide) for r in column]
+                outputs += [torch.stack(found) if count > 1 else found[0].reshape(1)] if over in WHOLE else found
+            return recorder.finish(tuple(outputs), (), prune=True), kinds
         replies = []
         for i, a in enumerate(asked):
             found = []
             for q, request in enumerate(requests(a)):
-                if isinstance(request.over, int):
+                if request.over not in WHOLE:
                     found.append(recorder.input("answer", at, q, i))
                 elif request.over == "tensor":
                     found.append(recorder.input("answer", at, q)[i])
@@ -188,7 +201,7 @@ def _sample(recipe: Recipe) -> tuple[list[tuple[str, str]], Structure]:
 
 
 @cache
-def barriers(recipe: Recipe, ndim: int = 1) -> list[list[tuple[str | int, bool]]]:
+def barriers(recipe: Recipe, ndim: int = 1) -> list[list[Kind]]:
     """The reductions asked for at each barrier: ``(over, is mean)``."""
     numbers, structure = _sample(recipe)
     return record(recipe, numbers, Structure(structure.flags, ndim), 1, None)[1]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from thalweg.recipe import Recipe
-from thalweg.slots.base import Request, Slot
+from thalweg.slots.base import Over, Request, Slot
 
 
 class View:
@@ -45,12 +45,12 @@ class Bound:
             setattr(self, place, _absent(place, lr) if slot is None else _applied(slot, h, place, lr))
 
 
-PLACES = ("gradient", "first", "second", "ratio", "direction", "coupled", "scale", "rate", "decay", "outer")
+PLACES = ("gradient", "first", "second", "ratio", "direction", "coupled", "scale", "rate", "decay", "after", "outer")
 _Step = Callable[..., Generator[Any, Any, Any]]
 
 
 def _applied(slot: Slot, h: SimpleNamespace, place: str, lr: Any) -> _Step:
-    if place == "rate" and type(slot).__call__ is Slot.__call__:
+    if place == "rate" and slot.on_host:
         return _absent(place, lr)  # a rate known on the host: every slot already sees it as lr
 
     def step(x: View, *values: Any) -> Generator[Any, Any, Any]:
@@ -74,6 +74,10 @@ def _absent(place: str, lr: Any) -> _Step:
     return step
 
 
+#: Reductions that concern other tensors too.
+WIDE = ("group", "model")
+
+
 def requests(yielded: Any) -> tuple[Request, ...]:
     """What was yielded at a barrier, always as a tuple."""
     return yielded if isinstance(yielded, tuple) else (yielded,)
@@ -82,3 +86,12 @@ def requests(yielded: Any) -> tuple[Request, ...]:
 def answer(yielded: Any, answers: list[Any]) -> Any:
     """The answers in the form the formula asked in: one, or a tuple."""
     return tuple(answers) if isinstance(yielded, tuple) else answers[0]
+
+
+def reduce(t: Any, over: Over, how: str, **dtype: Any) -> Any:
+    """One tensor's answer to a request: over an axis that goes, axes that stay with length one, or all of it."""
+    axes = () if isinstance(over, str) else (over,)
+    keep = {"keepdim": True} if isinstance(over, tuple) else {}
+    if how == "max":
+        return t.amax(*axes, **keep)
+    return (t.mean if how == "mean" else t.sum)(*axes, **keep, **dtype)

@@ -17,7 +17,9 @@ from thalweg.recipe import Recipe, Scalars
 class Rule:
     """A recipe with one step's scalars, shared by all parameters that stand at the same step of the same group.
 
-    ``kind`` is one small number for everything about the rule that shapes graphs; it makes plans quick to look up.
+    ``host`` holds the group's options and numbers, which ``Slot.settle`` may move. ``together`` is equal for works
+    that are coupled through totals. ``kind`` is one small number for everything about the rule that shapes graphs and
+    plans; it makes plans quick to look up.
     """
 
     recipe: Recipe
@@ -27,13 +29,19 @@ class Rule:
     numbers: tuple[float, ...]
     flags: tuple[tuple[str, str, bool], ...]
     kind: int
+    host: dict[str, Any]
+    together: tuple[Any, ...]
 
     @classmethod
-    def of(cls, recipe: Recipe, scalars: Scalars, maximize: bool) -> Rule:
+    def of(cls, recipe: Recipe, scalars: Scalars, maximize: bool, host: dict[str, Any], group: int) -> Rule:
         places, flags = layout(scalars)
         numbers = tuple(float(scalars[place][key]) for place, key in places)
-        shape = (recipe, tuple(places), flags, maximize)
-        return cls(recipe, scalars, maximize, places, numbers, flags, _KINDS.setdefault(shape, len(_KINDS)))
+        together: tuple[Any, ...] = tuple(item for item in recipe.slots() if item[1].couples)
+        if recipe.couples == "group":
+            together = (*together, group)
+        shape = (recipe, tuple(places), flags, maximize, together)
+        kind = _KINDS.setdefault(shape, len(_KINDS))
+        return cls(recipe, scalars, maximize, places, numbers, flags, kind, host, together)
 
 
 _KINDS: dict[Any, int] = {}
@@ -91,7 +99,8 @@ def gather(works: Iterable[Work], key: Callable[[Work], Hashable], limit: int, c
     return chunks
 
 
-def reduce_model(partials: list[Tensor]) -> Tensor:
-    """One number for the model from those of its tensors, summed in float64 in the plan's order."""
+def reduce_model(partials: list[Tensor], how: str) -> Tensor:
+    """One number from those of the coupled tensors, in float64 and in the plan's order."""
     home = partials[0].device
-    return torch.cat([p.reshape(-1).to(home, torch.float64) for p in partials]).sum()
+    together = torch.cat([p.reshape(-1).to(home, torch.float64) for p in partials])
+    return together.amax() if how == "max" else together.sum()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch._dynamo
 
+from thalweg.engine import compiled
 from thalweg.lab.bench_probes import graph_count
 from thalweg.lab.bench_worker import Factory, library_factory, make_parameters, stepper
 from thalweg.lab.parameter_sets import Shapes, parameter_set, replicated
@@ -34,6 +35,11 @@ def _counting_all() -> AbstractContextManager[None]:
     return torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000)
 
 
+def _forget_graphs() -> None:
+    torch._dynamo.reset()
+    compiled.forget()
+
+
 def graphs_under_churn(
     name: str,
     *,
@@ -48,7 +54,7 @@ def graphs_under_churn(
     lr, weight_decay, betas and eps (where the optimizer has them) take a new value every step, and every third step
     some tensors have no gradient: the same third of them each time, or a different third in turn with ``rotate``.
     """
-    torch._dynamo.reset()
+    _forget_graphs()
     named = make_parameters(shapes if shapes is not None else parameter_set("tiny"))
     opt = (factory or library_factory(engine))(name, named)
     step = stepper(opt)
@@ -86,7 +92,7 @@ def graphs_under_scaling(
     base = shapes if shapes is not None else parameter_set("tiny")
     result: dict[str, list[int]] = {"tensors": [], "graphs": []}
     for chosen in (base, replicated(base, times)):
-        torch._dynamo.reset()  # else the second set would run on the first one's graphs and count none
+        _forget_graphs()  # else the second set would run on the first one's graphs and count none
         named = make_parameters(chosen)
         before = graph_count()
         step = stepper((factory or library_factory(engine))(name, named))

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg.hyper import Hyper, join, validate
 from thalweg.optimizer import Optimizer, find_recipe
-from thalweg.recipe import with_outer
+from thalweg.recipe import with_techniques
 from thalweg.recipes import ADAMW, MUON
 from thalweg.registry import register
 from thalweg.routing import route
@@ -127,7 +127,7 @@ class Muon(Optimizer):
             raise TypeError(f"param_group must be a dict, got {type(param_group).__name__}")
         recipe = param_group.get("recipe")
         if recipe is not None:
-            rest = self._rest if find_recipe(recipe) == with_outer(ADAMW, self.outer) else {}
+            rest = self._rest if find_recipe(recipe) == with_techniques(ADAMW, self.techniques, self.outer) else {}
             super().add_param_group({**rest, **param_group})
             return
         if "params" not in param_group:

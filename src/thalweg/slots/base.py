@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from thalweg.hyper import Hyper
 
-#: What takes part in the reductions a slot asks for, from the narrowest to the widest.
-SCOPES = ("element", "tensor", "model", "row", "matrix")
+#: What of a tensor a slot must see at once, from the narrowest to the widest.
+SCOPES = ("element", "tensor", "row", "matrix")
 
 
 @dataclass(frozen=True)
@@ -24,27 +24,43 @@ class State:
     shape: tuple[int, ...] | None = None
 
 
+Over = str | int | tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Request:
     """What a formula yields to the engine at a barrier: a reduction over ``over``, or a whole-matrix function.
 
-    ``over`` is ``"tensor"``, ``"model"`` (every tensor that shares this slot), an axis number, or ``"matrix"``.
+    ``over`` is ``"tensor"``, ``"group"`` or ``"model"`` (every tensor of the parameter group, or of the model, that
+    shares this slot), an axis (which goes), a tuple of axes (which stay, with length one), or ``"matrix"``.
+    ``how`` is "sum", "mean" or "max". With ``slot``, what comes back is what its ``settle`` makes of the totals.
     """
 
     value: Any
-    over: str | int
-    mean: bool = False
+    over: Over
+    how: str = "sum"
     function: Any = None
+    slot: Slot | None = None
 
 
-def total(value: Any, over: str | int = "tensor") -> Request:
-    """Ask for the sum of ``value`` over a tensor, over the whole model, or along an axis."""
+def total(value: Any, over: Over = "tensor") -> Request:
+    """Ask for the sum of ``value`` over a tensor, the group, the whole model, or along axes."""
     return Request(value, over)
 
 
-def mean(value: Any, over: str | int = "tensor") -> Request:
-    """Ask for the mean of ``value`` over a tensor, over the whole model, or along an axis."""
-    return Request(value, over, mean=True)
+def mean(value: Any, over: Over = "tensor") -> Request:
+    """Ask for the mean of ``value`` over a tensor, the group, the whole model, or along axes."""
+    return Request(value, over, "mean")
+
+
+def largest(value: Any, over: Over = "tensor") -> Request:
+    """Ask for the maximum of ``value`` over a tensor, the group, the whole model, or along axes."""
+    return Request(value, over, "max")
+
+
+def settled(slot: Slot, *values: Any) -> tuple[Request, ...]:
+    """Ask for the totals of ``values`` over what ``slot`` couples; ``slot.settle`` turns them into as many numbers."""
+    return tuple(Request(value, slot.couples, slot=slot) for value in values)
 
 
 def matrices(function: Any, value: Any) -> Request:
@@ -56,18 +72,25 @@ def matrices(function: Any, value: Any) -> Request:
 class Slot:
     """One idea. Subclasses are frozen dataclasses whose fields are structure, never per-step numbers.
 
-    * ``scope``: the widest reduction the formula asks for, one of ``SCOPES``.
+    * ``place``: where in a recipe it belongs, for slots that ``techniques=[...]`` may add to any optimizer.
+    * ``scope``: the widest part of a tensor the formula must see at once, one of ``SCOPES``.
+    * ``couples``: "group" or "model" where tensors depend on each other through totals over the group or model.
     * ``hypers()``: the numbers it reads from the parameter group, by reference, with default and range.
     * ``state(shape)``: the tensors it keeps for a parameter of that shape, by role.
     * ``numbers``: 0-d numbers kept per parameter, ``group_numbers``: kept per group; both live on the host.
     * ``advance(group, loss)``: runs once per group and step, before any tensor; moves ``group_numbers``.
+    * ``settle(h, totals)``: runs once per step and coupled set, when the totals asked for with ``settled`` are known;
+      ``h`` holds the options and ``group_numbers`` of the set's first group, and moving the latter here moves them
+      in every group of the set.
     * ``scalars(h, t, numbers)``: host numbers of step ``t`` (1, 2, ...) in float64; a ``bool`` chooses a graph.
     * ``__call__(x, h, ...)``: the formula. ``x`` is the tensor's view (``x.param``, ``x.grad``, ``x["role"]``),
       ``h`` holds this step's scalars. A reduction is asked for with ``s = yield total(u * u)``.
     * ``equation(x)``: the formula in plain text, with ``x`` for what comes in.
     """
 
+    place: ClassVar[str] = ""
     scope: ClassVar[str] = "element"
+    couples: ClassVar[str] = ""
     numbers: ClassVar[Mapping[str, float]] = {}
     group_numbers: ClassVar[Mapping[str, float]] = {}
     needs_loss: ClassVar[bool] = False
@@ -81,9 +104,23 @@ class Slot:
     def advance(self, group: dict[str, Any], loss: float | None) -> None:
         pass
 
+    def settle(self, h: dict[str, Any], totals: tuple[float, ...]) -> tuple[float, ...]:
+        raise NotImplementedError(f"{type(self).__name__} settles nothing")
+
+    def into(self, recipe: Any) -> Any:
+        """The recipe with this slot in it; a ValueError where the two do not fit together."""
+        if not self.place:
+            raise ValueError(f"{type(self).__name__} cannot be added to a recipe as a technique")
+        return recipe.plus(self.place, self)
+
     def lr(self, h: Mapping[str, Any], t: int) -> float | None:
         """The learning rate this slot makes of ``h["lr"]``, seen by every other slot."""
         return h.get("lr")
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the slot has no formula of its own: a rate that is known before the step."""
+        return type(self).__call__ is Slot.__call__
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {}

@@ -20,7 +20,7 @@ class Decoupled(Slot):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {"keep": 1 - h["lr"] * h["weight_decay"]}
 
-    def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Any:
+    def __call__(self, x: Any, h: Any, lr: Any, v: Any, u: Any) -> Any:
         return h.keep
 
     def equation(self, x: str = "g") -> str:
@@ -34,7 +34,7 @@ class DecoupledByStep(Decoupled):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {"weight_decay": h["weight_decay"]}
 
-    def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Any:
+    def __call__(self, x: Any, h: Any, lr: Any, v: Any, u: Any) -> Any:
         return 1 - lr * h.weight_decay
 
 
@@ -42,7 +42,8 @@ class DecoupledByStep(Decoupled):
 class StableDecay(Slot):
     """Stable weight decay (AdamS): decoupled decay over the root of the mean second moment of the whole model."""
 
-    scope = "model"
+    scope = "tensor"
+    couples = "model"
 
     def hypers(self) -> dict[str, Hyper]:
         return {"weight_decay": DECAY, "eps": Hyper(1e-8)}
@@ -50,7 +51,7 @@ class StableDecay(Slot):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {"shrink": h["lr"] * h["weight_decay"], "eps": h["eps"]}
 
-    def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Generator[Request, Any, Any]:
+    def __call__(self, x: Any, h: Any, lr: Any, v: Any, u: Any) -> Generator[Request, Any, Any]:
         square = yield mean(v, "model")
         return 1 - h.shrink / square.sqrt().clamp(min=h.eps)
 
@@ -72,7 +73,7 @@ class StableMomentumDecay(Slot):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {"keep": 1 - (1 - h["dampening"]) / (1 - h["momentum"]) * h["lr"] * h["weight_decay"]}
 
-    def __call__(self, x: Any, h: Any, lr: Any, v: Any) -> Any:
+    def __call__(self, x: Any, h: Any, lr: Any, v: Any, u: Any) -> Any:
         return h.keep
 
     def equation(self, x: str = "g") -> str:

@@ -17,11 +17,12 @@ from thalweg.slots.base import Request, Slot, mean, total
 class UnitNorm(Slot):
     """The step has length one: over its own tensor, or over all tensors of the model together."""
 
+    scope = "tensor"
     over: str = "tensor"
 
     @property
-    def scope(self) -> str:  # type: ignore[override]
-        return self.over
+    def couples(self) -> str:  # type: ignore[override]
+        return self.over.replace("tensor", "")
 
     def hypers(self) -> dict[str, Hyper]:
         return {"eps": EPS}
