@@ -2,6 +2,7 @@
 
 from thalweg import flows, slots
 from thalweg._version import __version__
+from thalweg.accumulation import Accumulator
 from thalweg.optimizer import Optimizer
 from thalweg.optimizers.adafactor import Adafactor
 from thalweg.optimizers.adam import Adam, AdamS, AdamW, NAdam, RAdam
@@ -26,6 +27,7 @@ __all__ = [
     "MUON",
     "SGD",
     "SGDS",
+    "Accumulator",
     "AdaLo",
     "AdaX",
     "Adafactor",
