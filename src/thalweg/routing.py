@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -19,15 +21,48 @@ _NORMS = (
     nn.RMSNorm,
 )
 _CONVS = (nn.modules.conv._ConvNd,)
-#: The roles a parameter can have.
-ROLES = ("embedding", "head", "norm", "bias", "conv", "matrix", "scalar")
+#: What a parameter can be to its model, and what that means.
+ROLES: dict[str, str] = {
+    "embedding": "tables of vectors: embeddings, also where tied to a head, position tables and class tokens",
+    "head": "the linear layer that gives the output, outside every repeated block",
+    "norm": "scales and shifts of normalisation layers",
+    "bias": "biases",
+    "stem": "the first convolution, which sees the raw input",
+    "conv": "kernels of the other convolutions",
+    "matrix": "weights of hidden linear layers",
+    "fused": "several matrices stacked along the outputs: query, key and value in one, gates of recurrent cells",
+    "expert": "a stack of matrices, one an expert: three axes and more",
+    "scalar": "anything else with fewer than two axes: gains, temperatures",
+}
+#: Roles together under one name.
+TOGETHER = {"matrices": ("matrix", "conv", "fused", "expert")}
+#: No weight decay unless their role is named in the call.
+UNDECAYED = ("norm", "bias", "scalar")
 
 
-def roles(model: nn.Module) -> dict[str, str]:
-    """The role of every trainable parameter, by name: one of ``ROLES``. A tied parameter has its first name.
+@dataclass(frozen=True)
+class Placed:
+    """One parameter's place in its model."""
 
-    "head" is the last linear layer of the model in order of definition, or any linear layer tied to an embedding
-    (which then counts as "embedding"). "scalar" is what has fewer than two axes and is neither norm nor bias.
+    name: str
+    param: Parameter
+    role: str
+    parts: int = 1
+    """Matrices stacked along the first axis, of a ``fused`` or an ``expert`` parameter."""
+
+
+def roles(model: nn.Module, assign: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The role of every trainable parameter, by name: one of ``thalweg.routing.ROLES``.
+
+    Modules decide, by their type and by where they stand; names only tell a fused projection from a wide one, and
+    then its shape must agree. A tied parameter appears once, with its first name; tied to an embedding, it is one.
+
+    Args:
+        model: the model.
+        assign: roles of parameters by name or pattern (``"*.router.weight"``), which go before anything else.
+
+    Raises:
+        ValueError: ``assign`` holds an unknown role, or a pattern that no parameter matches.
 
     Example:
         >>> import torch, thalweg
@@ -35,46 +70,150 @@ def roles(model: nn.Module) -> dict[str, str]:
         >>> thalweg.roles(model)["0.weight"], thalweg.roles(model)["2.weight"]
         ('embedding', 'head')
     """
-    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    head = linears[-1].weight if len(linears) > 1 else None
-    found: dict[int, str] = {}
-    names: dict[int, str] = {}
-    for prefix, module in model.named_modules():
-        for name, param in module.named_parameters(recurse=False):
+    return {placed.name: placed.role for placed in place(model, assign)}
+
+
+def place(model: nn.Module, assign: Mapping[str, str] | None = None) -> list[Placed]:
+    """Every trainable parameter with its role; see ``roles``."""
+    assign = assign or {}
+    for pattern, role in assign.items():
+        if role not in ROLES:
+            raise ValueError(f"assign[{pattern!r}]: no role is named {role!r}." + suggest(role, ROLES))
+        if not any(fnmatchcase(name, pattern) for name, _ in model.named_parameters()):
+            raise ValueError(f"assign: no parameter's name matches {pattern!r}")
+    head = _head(model)
+    stem = next((m.weight for m in model.modules() if isinstance(m, _CONVS)), None)
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, _EMBEDDINGS)}
+    found: dict[int, Placed] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for short, param in module.named_parameters(recurse=False):
             if not param.requires_grad:
                 continue
-            names.setdefault(id(param), f"{prefix}.{name}" if prefix else name)
-            role = _role(module, name, param, param is head)
-            if id(param) not in found or role == "embedding":
-                found[id(param)] = role
-    return {name: found[key] for key, name in names.items()}
+            name = f"{path}.{short}" if path else short
+            if id(param) in found:
+                continue
+            if id(param) in tables:
+                role = "embedding"
+            else:
+                role = "head" if param is head else "stem" if param is stem else _role(module, short, param)
+            parts = _parts(module, name, param) if role == "matrix" else 1
+            found[id(param)] = Placed(name, param, "fused" if parts > 1 else role, parts)
+    given = []
+    for placed in found.values():
+        role = next((r for pattern, r in assign.items() if fnmatchcase(placed.name, pattern)), placed.role)
+        parts = placed.param.shape[0] if role == "expert" else placed.parts if role == "fused" else 1
+        given.append(Placed(placed.name, placed.param, role, parts))
+    return given
 
 
-def _role(module: nn.Module, name: str, param: Parameter, is_head: bool) -> str:
+def _head(model: nn.Module) -> Parameter | None:
+    """The weight of the last linear layer, if it stands outside every repeated block."""
+    linears = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)]
+    others = (*_EMBEDDINGS, *_CONVS, nn.RNNBase, nn.RNNCellBase)
+    if not linears or (len(linears) == 1 and not any(isinstance(m, others) for m in model.modules())):
+        return None
+    path, last = linears[-1]
+    steps = path.split(".")
+    for depth in range(1, len(steps)):
+        block = model.get_submodule(".".join(steps[:depth]))
+        siblings = model.get_submodule(".".join(steps[: depth - 1])).children()
+        if sum(type(s) is type(block) for s in siblings) > 1:
+            return None
+    return last.weight
+
+
+def _role(module: nn.Module, name: str, param: Parameter) -> str:
     if isinstance(module, _EMBEDDINGS):
         return "embedding"
     if isinstance(module, _NORMS) or "norm" in type(module).__name__.lower():
         return "norm"
-    if name == "bias" or name.endswith("_bias") or name.startswith("bias_"):
+    if name.startswith("bias") or name.endswith("bias"):
         return "bias"
     if param.ndim < 2:
         return "scalar"
-    if is_head:
-        return "head"
-    return "conv" if isinstance(module, _CONVS) else "matrix"
+    if isinstance(module, _CONVS):
+        return "conv"
+    bare = not isinstance(module, (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase))
+    if bare and param.ndim > 2:
+        # A lone leading axis counts nothing: position tables (1, n, d) and class tokens (1, 1, d).
+        return "embedding" if param.shape[0] == 1 else "expert"
+    if bare and any(part in name for part in ("embed", "token", "bias_table")):
+        return "embedding"
+    return "matrix"
 
 
-def route(model: nn.Module, **where: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _parts(module: nn.Module, name: str, param: Parameter) -> int:
+    """How many matrices are stacked along the first axis."""
+    if isinstance(module, nn.MultiheadAttention):
+        return 3 if name.endswith("in_proj_weight") else 1
+    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
+        return 1 if "weight_hr" in name else 4
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
+        return 3
+    if isinstance(module, nn.Linear) and param.shape[0] == 3 * param.shape[1]:
+        short = name.lower().split(".")[-2] if "." in name else ""
+        if any(word in short for word in ("qkv", "in_proj", "c_attn", "wqkv", "query_key_value")):
+            return 3
+    return 1
+
+
+class Plan(list[dict[str, Any]]):
+    """Parameter groups, as optimizers take them; ``print`` shows them as a table."""
+
+    def __init__(self, groups: list[dict[str, Any]], found: list[Placed]) -> None:
+        super().__init__(groups)
+        self._roles = {placed.name: placed.role for placed in found}
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        yield "group", "roles", "tensors", "parameters", "recipe and options", "first"
+        for i, group in enumerate(self):
+            names = [name for name, _ in group["params"]]
+            held = dict.fromkeys(self._roles[name] for name in names)
+            options = {k: v for k, v in group.items() if k not in ("params", "recipe")}
+            recipe = group.get("recipe")
+            words = [recipe if isinstance(recipe, str) else _named(recipe)] if recipe is not None else []
+            words += [f"{k}={v!r}" for k, v in options.items()]
+            count = sum(p.numel() for _, p in group["params"])
+            yield str(i), ", ".join(held), str(len(names)), f"{count:,}", ", ".join(words), names[0]
+
+    def __str__(self) -> str:
+        rows = list(self._rows())
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        right = (2, 3)
+        lines = []
+        for row in rows:
+            cells = enumerate(zip(row, widths, strict=True))
+            lines.append("  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in cells).rstrip())
+        return "\n".join(lines)
+
+
+def _treats_matrices(recipe: Any) -> bool:
+    from thalweg.optimizer import find_recipe
+
+    return recipe is not None and find_recipe(recipe).scope == "matrix"
+
+
+def _named(recipe: Any) -> str:
+    """The name of a recipe that the library has, else its own line."""
+    from thalweg import recipes
+
+    return next((name for name, value in vars(recipes).items() if value == recipe), repr(recipe))
+
+
+def route(model: nn.Module, *, assign: Mapping[str, str] | None = None, **where: Mapping[str, Any]) -> Plan:
     """Parameter groups of a model, by role.
 
     Args:
         model: the model.
-        where: options for a role (``embedding``, ``head``, ``norm``, ``bias``, ``conv``, ``matrix``, ``scalar``), for
-            ``matrices`` (matrix and conv) or for the ``rest``. Options are a dict of group options, with ``recipe``
-            to choose the update rule. Norms, biases and scalars get ``weight_decay=0`` unless their role names one.
+        assign: roles of single parameters, by name or pattern; see ``roles``.
+        where: options for a role (``embedding``, ``head``, ``norm``, ``bias``, ``stem``, ``conv``, ``matrix``,
+            ``fused``, ``expert``, ``scalar``), for ``matrices`` (matrix, conv, fused and expert), or for the ``rest``.
+            Options are a dict of group options, with ``recipe`` to choose the update rule. Recipes that treat whole
+            matrices (Muon) get ``parts`` with fused parameters and stacks of experts, and treat their matrices one by
+            one. Norms, biases and scalars get ``weight_decay=0`` unless their role is named.
 
     Returns:
-        Groups with named parameters, in the order of ``where``; empty ones are left out.
+        Groups with named parameters, in the order of ``where``; empty ones are left out. ``print`` shows the plan.
 
     Raises:
         ValueError: an unknown role, or a parameter that no option places.
@@ -82,26 +221,37 @@ def route(model: nn.Module, **where: Mapping[str, Any]) -> list[dict[str, Any]]:
     Example:
         >>> import torch, thalweg
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
-        >>> groups = thalweg.route(model, matrices=dict(recipe=thalweg.MUON, lr=0.02), rest=dict(recipe=thalweg.ADAMW))
-        >>> [[name for name, _ in group["params"]] for group in groups]
-        [['0.weight'], ['2.weight'], ['0.bias', '1.weight', '1.bias', '2.bias']]
+        >>> plan = thalweg.route(model, matrices=dict(recipe=thalweg.MUON, lr=0.02), rest=dict(recipe=thalweg.ADAMW))
+        >>> print(plan)
+        group  roles       tensors  parameters  recipe and options       first
+        0      matrix            1          16  MUON, lr=0.02            0.weight
+        1      head              1           8  ADAMW                    2.weight
+        2      bias, norm        4          14  ADAMW, weight_decay=0.0  0.bias
     """
-    legal = {*ROLES, "matrices", "rest"}
+    legal = {*ROLES, *TOGETHER, "rest"}
     for key in where.keys() - legal:
         raise ValueError(f"route has no role {key!r}." + suggest(key, legal))
-    params = dict(model.named_parameters())
-    placed: dict[tuple[str, bool], list[tuple[str, Parameter]]] = {}
-    for name, role in roles(model).items():
-        wanted = (role, *(["matrices"] if role in ("matrix", "conv") else []), "rest")
-        place = next((k for k in wanted if k in where), None)
-        if place is None:
-            raise ValueError(f"{name} is a {role}, and neither {role!r} nor 'rest' is given: add rest=dict(...)")
-        undecayed = role in ("norm", "bias", "scalar") and place != role
-        placed.setdefault((place, undecayed), []).append((name, params[name]))
-    groups = []
-    for named, options in where.items():
-        for undecayed in (False, True):
-            if (named, undecayed) in placed:
-                extra = {"weight_decay": 0.0} if undecayed else {}
-                groups.append({"params": placed[named, undecayed], **options, **extra})
-    return groups
+    found = place(model, assign)
+    groups: dict[tuple[str, bool, int], list[tuple[str, Parameter]]] = {}
+    for placed in found:
+        role = placed.role
+        wanted = (role, *(name for name, held in TOGETHER.items() if role in held), "rest")
+        chosen = next((k for k in wanted if k in where), None)
+        if chosen is None:
+            raise ValueError(
+                f"{placed.name} of shape {tuple(placed.param.shape)} is a {role}, and neither {role!r} nor 'rest' is"
+                f" given: add rest=dict(...), or say what it is with assign={{{placed.name!r}: role}}"
+            )
+        undecayed = role in UNDECAYED and chosen != role
+        parts = placed.parts if _treats_matrices(where[chosen].get("recipe")) else 1
+        groups.setdefault((chosen, undecayed, parts), []).append((placed.name, placed.param))
+    plan = []
+    for name, options in where.items():
+        for key in sorted(k for k in groups if k[0] == name):
+            group = {"params": groups[key], **options}
+            if key[1]:
+                group["weight_decay"] = 0.0
+            if key[2] > 1:
+                group["parts"] = key[2]
+            plan.append(group)
+    return Plan(plan, found)
