@@ -1,55 +1,154 @@
 """Thalweg: deep-learning optimizers for PyTorch, each idea written once, composed freely, run in one fused pass."""
 
-from thalweg import flows, slots
+from thalweg import amp, flows, schedules, slots
 from thalweg._version import __version__
 from thalweg.accumulation import Accumulator
 from thalweg.optimizer import Optimizer
 from thalweg.optimizers.adafactor import Adafactor
 from thalweg.optimizers.adam import Adam, AdamS, AdamW, NAdam, RAdam
+from thalweg.optimizers.adam_mini import AdamMini
+from thalweg.optimizers.adam_variants import AdamAtan2, Adamax, AdaMomentum, AdamWarmup, SAdam, diffGrad
+from thalweg.optimizers.adanorm import AdaBeliefNorm, AdamNorm, RAdamNorm, diffGradNorm
 from thalweg.optimizers.adaptive import Adagrad, RMSprop
+from thalweg.optimizers.adaptive_memory import AdaptiveMemoryAdamW, AdaptiveMemorySGD
 from thalweg.optimizers.adax import AdaX
-from thalweg.optimizers.layerwise import LAMB
+from thalweg.optimizers.classic import ASGD, Adadelta, RMSpropV2, Rprop, SparseAdam
+from thalweg.optimizers.constrained import AdamCPR, AdamW2
+from thalweg.optimizers.layerwise import LAMB, LARC, LARS
+from thalweg.optimizers.lbfgs import LBFGS
+from thalweg.optimizers.mars import MARS
+from thalweg.optimizers.moments import ADOPT, AdaBelief, AdEMAMix, StableAdamW
+from thalweg.optimizers.memory import SM3, SMMF, AdafactorBV, AdafactorTorch, Amos
 from thalweg.optimizers.muon import Muon
-from thalweg.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from thalweg.optimizers.pnm import PNM, AdaPNM
+from thalweg.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
 from thalweg.optimizers.sgd import SGD, SGDS
 from thalweg.optimizers.simple import AdaLo, Lion, nSGDA
+from thalweg.optimizers.soap import SOAP
+from thalweg.optimizers.tuning_free import DAdaptAdam, DoG, LDoG, MoMo, MoMoAdam, Prodigy
 from thalweg.recipe import Recipe
 from thalweg.recipes import ADAMW, MUON
 from thalweg.registry import create, define, get, list_optimizers
 from thalweg.routing import roles, route
+from thalweg.slots.adanorm import AdaNorm
+from thalweg.slots.averaging import EMA, PolynomialAverage
+from thalweg.slots.blocks import SecondPerRow, SecondPerTensor
+from thalweg.slots.cautious import Cautious, CautiousDecay
+from thalweg.slots.classic import Lazy
+from thalweg.slots.clipping import AGC, ClipNorm, ClipValue, LayerNormAdaptation, NormaliseGradient, SoftClip
+from thalweg.slots.denominators import Atan2, EpsInside, Softplus
+from thalweg.slots.compact import Cover, Factored, Square
 from thalweg.slots.gradient import Centralise
+from thalweg.slots.moments import VarianceReduced
 from thalweg.slots.outer import Lookahead, ScheduleFree
+from thalweg.slots.regularise import CPR, CoupledDecay, DecoupledDecay, FullyDecoupled, NormLoss, Stable
+from thalweg.slots.scale import ClipRMS, TrustRatio
+from thalweg.slots.warmup import Warmup
 from thalweg.techniques import list_techniques
 
 __all__ = [
     "ADAMW",
+    "ADOPT",
+    "AGC",
+    "ASGD",
+    "CPR",
+    "EMA",
     "LAMB",
+    "LARC",
+    "LARS",
+    "LBFGS",
+    "MARS",
     "MUON",
+    "PNM",
     "SGD",
     "SGDS",
+    "SM3",
+    "SMMF",
+    "SOAP",
     "Accumulator",
+    "AdEMAMix",
+    "AdaBelief",
+    "AdaBeliefNorm",
     "AdaLo",
+    "AdaMomentum",
+    "AdaNorm",
+    "AdaPNM",
     "AdaX",
+    "Adadelta",
     "Adafactor",
+    "AdafactorBV",
+    "AdafactorTorch",
     "Adagrad",
     "Adam",
+    "AdamAtan2",
+    "AdamCPR",
+    "AdamMini",
+    "AdamNorm",
     "AdamS",
     "AdamW",
+    "AdamW2",
+    "AdamWarmup",
+    "Adamax",
+    "AdaptiveMemoryAdamW",
+    "AdaptiveMemorySGD",
+    "Amos",
+    "Atan2",
+    "Cautious",
+    "CautiousDecay",
     "Centralise",
+    "ClipNorm",
+    "ClipRMS",
+    "ClipValue",
+    "CoupledDecay",
+    "Cover",
+    "DAdaptAdam",
+    "DecoupledDecay",
+    "DoG",
+    "EpsInside",
+    "Factored",
+    "FullyDecoupled",
+    "LDoG",
+    "LayerNormAdaptation",
+    "Lazy",
     "Lion",
     "Lookahead",
+    "MoMo",
+    "MoMoAdam",
     "Muon",
     "NAdam",
+    "NormLoss",
+    "NormaliseGradient",
     "Optimizer",
+    "PolynomialAverage",
+    "Prodigy",
     "RAdam",
+    "RAdamNorm",
     "RMSprop",
+    "RMSpropV2",
     "Recipe",
+    "Rprop",
+    "SAdam",
     "ScheduleFree",
     "ScheduleFreeAdamW",
+    "ScheduleFreeRAdam",
     "ScheduleFreeSGD",
+    "SecondPerRow",
+    "SecondPerTensor",
+    "SoftClip",
+    "Softplus",
+    "SparseAdam",
+    "Square",
+    "Stable",
+    "StableAdamW",
+    "TrustRatio",
+    "VarianceReduced",
+    "Warmup",
     "__version__",
+    "amp",
     "create",
     "define",
+    "diffGrad",
+    "diffGradNorm",
     "flows",
     "get",
     "list_optimizers",
@@ -57,5 +156,6 @@ __all__ = [
     "nSGDA",
     "roles",
     "route",
+    "schedules",
     "slots",
 ]

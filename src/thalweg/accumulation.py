@@ -74,7 +74,7 @@ class Accumulator:
         ``backward`` enters it by itself; a DDP forward pass must be inside too: ``with sums.sync: out = model(x)``.
         """
         if self.parallel and not self.last:
-            return self.model.no_sync()  # type: ignore[operator,no-any-return]
+            return self.model.no_sync()  # type: ignore[operator]
         return nullcontext()
 
     def backward(self, loss_sum: Tensor, count: float, scaler: torch.amp.GradScaler | None = None) -> None:
@@ -115,10 +115,10 @@ class Accumulator:
         found = torch.tensor([self.count, self.loss], dtype=torch.float64)
         processes = 1
         if self.parallel:
-            processes = dist.get_world_size(self.model.process_group)
-            device = next(self.model.parameters()).device
-            found = found.to(device)
-            dist.all_reduce(found, group=self.model.process_group)
+            together: Any = self.model.process_group
+            processes = dist.get_world_size(together)
+            found = found.to(next(self.model.parameters()).device)
+            dist.all_reduce(found, group=together)
         total, loss = found.tolist()
         if not total > 0:
             raise RuntimeError("nothing to divide by: every micro-batch had a count of 0, or backward was not called")

@@ -33,6 +33,8 @@ def normalise_first(r: Any, x: Any) -> Flow:
     v = yield from r.second(x, g)
     u = yield from r.ratio(x, g, v)
     u = yield from r.first(x, u)
+    u = yield from r.direction(x, u)
+    u = yield from r.coupled(x, u)
     u = yield from r.scale(x, u)
     lr = yield from r.rate(x)
     return (yield from finish(r, x, u, lr, v))
@@ -46,7 +48,19 @@ def step_first(r: Any, x: Any) -> Flow:
     u = yield from r.scale(x, u)
     lr = yield from r.rate(x)
     u = yield from r.first(x, u * lr)
+    u = yield from r.direction(x, u)
     return (yield from finish(r, x, u, lr, v, taken=1))
+
+
+def clip_first(r: Any, x: Any) -> Flow:
+    """As ``normalise_first``, with the quotient scaled before it is averaged: Adafactor in big_vision."""
+    g = yield from r.gradient(x, x.grad)
+    v = yield from r.second(x, g)
+    u = yield from r.ratio(x, g, v)
+    u = yield from r.scale(x, u)
+    u = yield from r.first(x, u)
+    lr = yield from r.rate(x)
+    return (yield from finish(r, x, u, lr, v))
 
 
 def first_then_second(r: Any, x: Any) -> Flow:
@@ -55,6 +69,67 @@ def first_then_second(r: Any, x: Any) -> Flow:
     m = yield from r.first(x, g)
     v = yield from r.second(x, g)
     u = yield from r.ratio(x, m, v)
+    u = yield from r.direction(x, u)
+    u = yield from r.coupled(x, u)
+    u = yield from r.scale(x, u)
+    lr = yield from r.rate(x)
+    return (yield from finish(r, x, u, lr, v))
+
+
+def rate_first(r: Any, x: Any) -> Flow:
+    """As ``moment_first``, with a rate found from the treated gradient before the averages move: DoG, Prodigy."""
+    x.grad = g = yield from r.gradient(x, x.grad)
+    lr = yield from r.rate(x, g)
+    u, v = yield from averaged(r, x, g, g)
+    return (yield from finish(r, x, u, lr, v))
+
+
+def rate_within(r: Any, x: Any) -> Flow:
+    """As ``rate_first``, with the rate inside what the first moment averages: D-Adaptation."""
+    x.grad = g = yield from r.gradient(x, x.grad)
+    lr = yield from r.rate(x, g)
+    u, v = yield from averaged(r, x, g, g * lr)
+    return (yield from finish(r, x, u, lr, v, taken=1))
+
+
+def rate_last(r: Any, x: Any) -> Flow:
+    """As ``moment_first``, with a rate found from the direction that it scales: MoMo."""
+    x.grad = g = yield from r.gradient(x, x.grad)
+    u, v = yield from averaged(r, x, g, g)
+    lr = yield from r.rate(x, u)
+    return (yield from finish(r, x, u, lr, v))
+
+
+def averaged(r: Any, x: Any, g: Any, pushed: Any) -> Flow:
+    """The direction and the second moment; the first moment averages ``pushed``."""
+    v = yield from r.second(x, g)
+    m = yield from r.first(x, pushed)
+    u = yield from r.ratio(x, m, v)
+    u = yield from r.direction(x, u)
+    u = yield from r.coupled(x, u)
+    u = yield from r.scale(x, u)
+    return u, v
+
+
+def in_basis(r: Any, x: Any) -> Flow:
+    """As ``moment_first``, with the second moment kept and divided by in a basis that is learnt on the way: SOAP.
+
+    The first moment stays in the parameter's own coordinates: turned afresh in every step, it is the moment kept in a
+    basis and turned along whenever that changes.
+    """
+    g = yield from r.gradient(x, x.grad)
+    if r.silent:
+        x.new.clear()  # the first step leaves nothing behind but the basis
+        yield from r.basis(x, g, "start")
+        return x.param
+    m = yield from r.first(x, g)
+    turned = yield from r.basis(x, g, "in")
+    v = yield from r.second(x, turned)
+    m = yield from r.basis(x, m, "in")
+    u = yield from r.ratio(x, m, v)
+    u = yield from r.basis(x, u, "out")
+    second = r.recipe.second
+    yield from r.basis(x, g, "learn", () if second is None else tuple(second.state(x.shape)))
     u = yield from r.direction(x, u)
     u = yield from r.coupled(x, u)
     u = yield from r.scale(x, u)

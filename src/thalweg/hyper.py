@@ -58,6 +58,26 @@ DECAY = Hyper(0.0)
 ANY = Hyper(0.0, -math.inf)
 
 
+#: A number that a slot holds itself, or the reference of one in the parameter group.
+Number = float | str
+
+
+def referred(number: Number, hyper: Hyper) -> dict[str, Hyper]:
+    """A slot's entry in ``hypers()`` for such a number: nothing where the slot holds it itself."""
+    return {number: hyper} if isinstance(number, str) else {}
+
+
+def value(h: Mapping[str, Any], number: Number) -> float:
+    """The number itself, or what the group holds under its reference."""
+    return h[number] if isinstance(number, str) else number
+
+
+def check(name: str, number: Number, hyper: Hyper) -> None:
+    """Raise if a number that the slot holds itself is not legal."""
+    if not isinstance(number, str):
+        hyper.check(name, number)
+
+
 def join(references: Mapping[str, Hyper]) -> dict[str, Any]:
     """Group-shaped defaults: ``{"betas.0": .9, "betas.1": .99}`` becomes ``{"betas": (.9, .99)}``.
 
@@ -82,7 +102,7 @@ def validate(group: Mapping[str, Any], references: Mapping[str, Hyper]) -> dict[
         if not isinstance(default, tuple):
             checked[name] = references[name].check(name, value)
             continue
-        if not isinstance(value, (tuple, list)) or len(value) not in (len(default), 2):
+        if not isinstance(value, (tuple, list)) or not len(default) <= len(value) <= max(len(default), 2):
             raise ValueError(f"Invalid {name}: {value!r}; legal is a tuple of {len(default)} numbers")
         checked[name] = tuple(
             references.get(f"{name}.{i}", ANY).check(f"{name}[{i}]", entry) for i, entry in enumerate(value)

@@ -47,7 +47,7 @@ class Named(Optimizer):
         """The recipe for these options (``structure`` names them)."""
         raise NotImplementedError
 
-    #: Options of a group that shape the recipe. Of a number, ``build`` sees only whether it is zero.
+    #: Options of a group that shape the recipe. Of a float, ``build`` sees only whether it is zero.
     structure: ClassVar[tuple[str, ...]] = ()
 
     def _option_names(self) -> set[str]:
@@ -76,9 +76,15 @@ class Named(Optimizer):
         return recipe
 
     def _built(self, group: Mapping[str, Any]) -> Recipe:
-        values = (bool(v) if isinstance(v := group[k], (int, float)) else v for k in self.structure)
+        values = [bool(v) if isinstance(v := group[k], float) else v for k in self.structure]
         cls: Any = type(self)
-        return _build(cls, self.techniques, self.outer, *values)
+        try:
+            return _build(cls, self.techniques, self.outer, *values)
+        except TypeError:
+            for key, value in zip(self.structure, values, strict=True):
+                if type(value).__hash__ is None:
+                    raise TypeError(f"{key} cannot be a {type(value).__name__}, got {value!r}") from None
+            raise
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The recipe for the group's options as they are now; a changed option takes effect at the next step."""

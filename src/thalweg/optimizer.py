@@ -18,7 +18,6 @@ from thalweg.hyper import flatten, join, suggest, validate
 from thalweg.recipe import Recipe, with_techniques
 from thalweg.rounding import seed, stalled
 from thalweg.slots.base import Slot
-from thalweg.slots.outer import ScheduleFree
 
 #: Keys of torch's own groups. They are kept so that checkpoints load both ways; see ``_check_flags``.
 FLAGS: dict[str, Any] = {
@@ -158,9 +157,11 @@ class Optimizer(torch.optim.Optimizer):
         self._check_options(group)
         group.update(validate(group, hypers))
         group["recipe"] = recipe.spec
-        for key, value in recipe.group_numbers.items():
+        relative = next((g for g in self.param_groups if _settled_numbers(recipe, self.recipe_of(g))), {})
+        shared = {key: relative[key] for key in _settled_numbers(recipe, recipe) if relative}
+        for key, value in {**recipe.group_numbers, **shared}.items():
             group.setdefault(key, value)
-        if isinstance(recipe.outer, ScheduleFree):
+        if recipe.outer is not None and recipe.outer.has_modes:
             group.setdefault("train_mode", True)
         for key, value in group.items():
             if isinstance(value, Tensor) and key != "params":
@@ -201,12 +202,10 @@ class Optimizer(torch.optim.Optimizer):
         groups = [entry for entry in groups if entry[2]]
         if not groups:
             return
-        for _, _, params in groups:
+        for group, recipe, params in groups:
             for p in params:
                 if p.grad.layout != torch.strided:
-                    raise RuntimeError(
-                        f"{type(self).__name__} does not support sparse gradients; build embeddings with sparse=False"
-                    )
+                    self._check_sparse(p, recipe, group)
         if self._is_rehearsal(groups):
             for group, recipe, params in groups:
                 for p in params:
@@ -219,16 +218,24 @@ class Optimizer(torch.optim.Optimizer):
                 )
         saved = [{k: g[k] for k in recipe.group_numbers} for g, recipe, _ in groups]
         try:
-            works, steps, hosts = self._prepare(groups, loss)
+            works, rows, steps, hosts = self._prepare(groups, loss)
             half = self._half_precision(works) if self.rounding == "nearest" else []
             before = [p.clone() for p in half]
+            if rows:
+                eager.run([r.work for r in rows], many=self.engine_in_use != "reference")
             self._run(works)
+            for r in rows:
+                r.put()
         except Exception:
             for (group, _, _), values in zip(groups, saved, strict=True):
                 group.update(values)
             raise
         for (group, recipe, _), host in zip(groups, hosts, strict=True):
             group.update({key: host[key] for key in recipe.group_numbers})
+        for (_, recipe, _), host in zip(groups, hosts, strict=True):
+            if _settled_numbers(recipe, recipe):  # groups without a gradient in this step keep up
+                for group in self.param_groups:
+                    group.update({key: host[key] for key in _settled_numbers(recipe, self.recipe_of(group))})
         if half and (share := stalled(before, half)) > 0.5:
             warnings.warn(
                 f"thalweg: {share:.0%} of the elements of half-precision parameters did not move in step"
@@ -241,6 +248,17 @@ class Optimizer(torch.optim.Optimizer):
             for key, value in numbers.items():
                 state[key].fill_(value)
 
+    def _check_sparse(self, param: Tensor, recipe: Recipe, group: Mapping[str, Any]) -> None:
+        """Refuse a gradient that is not dense, unless the recipe can leave alone what it does not name."""
+        assert param.grad is not None
+        known = param.grad.layout == torch.sparse_coo
+        why = recipe.sparse_obstacle(flatten(group), storage.real_shape(param)) if known else "only COO ones can be"
+        if why is not None:
+            raise RuntimeError(
+                f"{type(self).__name__} does not support sparse gradients here: {why};"
+                " build embeddings with sparse=False"
+            )
+
     def _half_precision(self, works: list[Work]) -> list[Tensor]:
         """The half-precision parameters that take their ``STALL_STEP``-th step now, to see whether they move."""
         owners = {w.owner for w in works if w.param.dtype in (torch.bfloat16, torch.float16)}
@@ -252,13 +270,14 @@ class Optimizer(torch.optim.Optimizer):
         return (
             all(g.get("lr") is not None and float(g["lr"]) == 0 for g, _, _ in groups)
             and not any(p in self.state and self.state[p] for _, _, params in groups for p in params)
-            and not any(bool(p.grad.any()) for _, _, params in groups for p in params)  # type: ignore[union-attr]
+            and not any(storage.any_gradient(p) for _, _, params in groups for p in params)
         )
 
     def _prepare(
         self, groups: list[tuple[dict[str, Any], Recipe, list[Tensor]]], loss: Any
-    ) -> tuple[list[Work], list[tuple[dict[str, Any], dict[str, float]]], list[dict[str, Any]]]:
-        """Every parameter that moves as a work, what its numbers become, and each group's options, flattened.
+    ) -> tuple[list[Work], list[storage.Rows], list[tuple[dict[str, Any], dict[str, float]]], list[dict[str, Any]]]:
+        """Every parameter that moves as a work, or the rows of it that a sparse gradient names as one; what its
+        numbers become; and each group's options, flattened.
 
         Moves the groups' own numbers, and nothing else.
         """
@@ -266,6 +285,7 @@ class Optimizer(torch.optim.Optimizer):
         if any(recipe.needs_loss for _, recipe, _ in groups) and loss is not None:
             value = _as_number(loss)
         works: list[Work] = []
+        rows: list[storage.Rows] = []
         steps: list[tuple[dict[str, Any], dict[str, float]]] = []
         hosts: list[dict[str, Any]] = []
         for group, recipe, _ in groups:
@@ -289,9 +309,12 @@ class Optimizer(torch.optim.Optimizer):
                 steps.append((state, after))
                 drawn = None
                 if self.rounding == "stochastic" and p.dtype == torch.bfloat16:
-                    drawn = seed(t, len(works))
-                works.append(storage.work(p, tensors, rule, drawn))
-        return works, steps, hosts
+                    drawn = seed(t, len(works) + len(rows))
+                if p.grad.layout == torch.strided:  # type: ignore[union-attr]
+                    works.append(storage.work(p, tensors, rule, drawn))
+                else:
+                    rows.append(storage.Rows(p, tensors, rule, drawn))
+        return works, rows, steps, hosts
 
     def _run(self, works: list[Work]) -> None:
         engine = self.engine_in_use
@@ -323,12 +346,11 @@ class Optimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             if group.get("train_mode", mode) != mode:
                 outer = self.recipe_of(group).outer
-                assert isinstance(outer, ScheduleFree)
-                weight = 1 - outer.beta if mode else 1 - 1 / outer.beta
+                assert outer is not None
                 with torch.no_grad():
                     for p in group["params"]:
-                        if "z" in self.state.get(p, {}):
-                            p.lerp_(self.state[p]["z"].to(p.dtype), weight)
+                        if "step" in self.state.get(p, {}):
+                            outer.turn(p, self.state[p], mode)
                 group["train_mode"] = mode
         return self
 
@@ -389,6 +411,21 @@ class Optimizer(torch.optim.Optimizer):
         finally:
             before.remove()
             after.remove()
+
+
+def _settled_numbers(recipe: Recipe, other: Recipe) -> tuple[str, ...]:
+    """The group numbers that slots of the one recipe settle over the model together with those of the other."""
+    return tuple(
+        key
+        for place, filled in recipe.slots()
+        for slot in getattr(filled, "slots", (filled,))
+        if slot.couples == "model" and slot.group_numbers and slot in _parts(getattr(other, place))
+        for key in slot.group_numbers
+    )
+
+
+def _parts(slot: Slot | None) -> tuple[Slot | None, ...]:
+    return getattr(slot, "slots", (slot,))
 
 
 def _as_number(loss: Any) -> float:

@@ -31,6 +31,7 @@ class Recipe:
     gradient: Slot | None = None
     second: Slot | None = None
     first: Slot | None = None
+    basis: Slot | None = None
     ratio: Slot | None = None
     direction: Slot | None = None
     coupled: Slot | None = None
@@ -56,6 +57,8 @@ class Recipe:
                 if role in roles:
                     raise ValueError(f"slots {roles[role]!r} and {name!r} both keep the state {role!r}; rename one")
                 roles[role] = name
+        for _, slot in filled:
+            slot.check(self)
 
     def but(self, **changes: Any) -> Recipe:
         """A copy with other slots. Unknown places raise a TypeError that lists the legal ones."""
@@ -107,6 +110,24 @@ class Recipe:
         """Host numbers kept per parameter group, with their starting values."""
         return {k: v for _, slot in self.slots() for k, v in slot.group_numbers.items()}
 
+    @cached_property
+    def silent(self) -> int:
+        """How many first steps of each parameter move nothing; the slots' own steps are counted from the next."""
+        return max((slot.silent for _, slot in self.slots()), default=0)
+
+    def sparse_obstacle(self, h: Mapping[str, Any], shape: tuple[int, ...]) -> str | None:
+        """Why rows that a sparse gradient leaves out could not be left alone; None where they can."""
+        if self.scope != "element" or any(spec.shape is not None for spec in self.state(shape).values()):
+            return "its step needs whole tensors"
+        if self.outer is not None:
+            return f"{type(self.outer).__name__} acts on every row"
+        if any(slot.lazy for _, slot in self.slots()):
+            return None
+        busy = next((slot for _, slot in self.slots() if not slot.idle(h)), None)
+        if busy is None:
+            return None
+        return f"{type(busy).__name__} acts on every row with these options, unless techniques=['lazy'] is given"
+
     def hypers(self) -> dict[str, Hyper]:
         """Every number the recipe reads from its group, by reference."""
         found = {"lr": RATE}
@@ -122,13 +143,20 @@ class Recipe:
         return states[shape]
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Scalars:
-        """This step's host numbers of every slot, in float64; ``numbers`` moves on in place."""
+        """This step's host numbers of every slot, in float64; ``numbers`` moves on in place.
+
+        In a silent step (see ``silent``) slots see the numbers of the first one that moves.
+        """
+        silent = t <= self.silent
+        t, numbers = (1, dict(numbers)) if silent else (t - self.silent, numbers)
         lr = h.get("lr")
         for slot in (self.rate, self.outer):
             if slot is not None:
                 lr = slot.lr({**h, "lr": lr}, t)
         h = {**h, "lr": lr}
         found: Scalars = {"": {} if lr is None else {"lr": lr}}
+        if self.silent:
+            found[""]["silent"] = silent
         for name, slot in self.slots():
             found[name] = slot.scalars(h, t, numbers)
         return found
@@ -146,15 +174,17 @@ class Recipe:
 
     def equations(self) -> list[str]:
         """The update rule, a line an idea, in the order in which the flow applies them."""
-        quotient_first = self.flow in (flows.normalise_first, flows.step_first)
+        quotient_first = self.flow in (flows.normalise_first, flows.step_first, flows.clip_first)
         lines: list[str] = []
         now = "g"  # the letter of what goes on to the next place
-        order = "gradient second ratio scale rate first" if quotient_first else "gradient first second ratio"
+        order = "gradient second ratio scale rate first" if quotient_first else "gradient first basis second ratio"
         order += " decay" if quotient_first else " direction coupled scale rate decay"
         for place in order.split():
             slot = getattr(self, place)
             if place == "first" and self.flow is flows.step_first:
                 lines.append(f"u = lr*{now}")
+            if place == "first" and self.flow is flows.rate_within:
+                now = f"(lr*{now})"
             if slot is None:
                 continue
             if place in ("direction", "coupled", "scale") and now != "u":
@@ -165,7 +195,8 @@ class Recipe:
                 now = "u" if lines[-1].startswith("u =") else "m"
             elif place == "ratio":
                 now = "u"
-        lines.append(f"p <- p - {'' if self.flow is flows.step_first else 'lr*'}{now}")
+        within = self.flow in (flows.step_first, flows.rate_within)
+        lines.append(f"p <- p - {'' if within else 'lr*'}{now}")
         if self.after is not None:
             lines.append(self.after.equation("p"))
         return lines if self.outer is None else [*lines, self.outer.equation()]
@@ -180,8 +211,8 @@ class Recipe:
             count = 1
             for n in shape if spec.shape is None else spec.shape:
                 count *= n
-            kept += count
-        return kept * itemsize / max(size, 1)
+            kept += count * (spec.dtype.itemsize if spec.dtype else itemsize)
+        return kept / max(size, 1)
 
     def words(self) -> float:
         """Elements read and written per parameter element in one step, counted in the recorded graphs."""
@@ -212,6 +243,8 @@ def with_techniques(recipe: Recipe, techniques: tuple[Slot, ...], outer: Slot | 
         recipe = technique.into(recipe)
     if outer is None:
         return recipe
+    if outer.place == "outer":
+        return outer.into(recipe)
     if recipe.outer is not None and recipe.outer != outer:
         raise ValueError(f"this recipe already has the outer method {recipe.outer!r}; use recipe.but(outer={outer!r})")
     return recipe.but(outer=outer)

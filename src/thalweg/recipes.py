@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from thalweg import flows
 from thalweg.recipe import Recipe
-from thalweg.slots.average import Average, Factored, Interpolate, adam_moments
+from thalweg.slots.average import Average, Interpolate, adam_moments
+from thalweg.slots.compact import Factored
 from thalweg.slots.decay import Decoupled, DecoupledByStep, StableDecay, StableMomentumDecay
 from thalweg.slots.direction import Orthogonal, PlusDecay, Sign
 from thalweg.slots.gradient import L2
 from thalweg.slots.law import Debiased, Dozat, Growing, Heavy, LookingAhead, Plain, Sum
-from thalweg.slots.outer import ScheduleFree
+from thalweg.slots.outer import OnceRectified, ScheduleFree
 from thalweg.slots.rate import InverseTime, LossRate, RelativeRate
 from thalweg.slots.ratio import OverSqrt, Rectified
 from thalweg.slots.scale import ClipRMS, ShapeScale, TrustRatio, UnitNorm
@@ -55,3 +56,4 @@ STABLE = ADAMW.but(decay=StableDecay())
 STABLE_SGD = Recipe(first=Average("momentum_buffer", Heavy()), decay=StableMomentumDecay())
 SCHEDULE_FREE_SGD = SGD.but(outer=ScheduleFree())
 SCHEDULE_FREE_ADAMW = ADAMW.but(first=None, outer=ScheduleFree())
+SCHEDULE_FREE_RADAM = SCHEDULE_FREE_ADAMW.but(ratio=OnceRectified(), outer=ScheduleFree(rate="silent"))

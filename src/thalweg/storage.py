@@ -38,9 +38,9 @@ def new(param: Tensor, spec: State, h: Mapping[str, Any]) -> Tensor:
     dtype = state_dtype(param)
     if spec.fill == "param":
         return param.detach().to(dtype, copy=True)
-    if spec.shape is not None:
-        return torch.zeros(spec.shape, dtype=dtype.to_real(), device=param.device)
     fill = float(h.get(spec.fill, 0.0)) if isinstance(spec.fill, str) else spec.fill
+    if spec.shape is not None:
+        return torch.full(spec.shape, fill, dtype=spec.dtype or dtype.to_real(), device=param.device)
     return torch.full_like(param, complex(fill, fill) if param.is_complex() else fill, dtype=dtype)
 
 
@@ -62,15 +62,44 @@ def tensors(state: dict[str, Any], param: Tensor, recipe: Recipe, h: Mapping[str
     return [state[role] for role in specs]
 
 
+def any_gradient(param: Tensor) -> bool:
+    """Whether any entry of the parameter's gradient is not zero."""
+    assert param.grad is not None
+    grad = param.grad
+    return bool((grad if grad.layout == torch.strided else grad.coalesce().values()).any())
+
+
 def work(param: Tensor, tensors: list[Tensor], rule: Rule, seed: int | None) -> Work:
     """The parameter's step as the engines take it; complex tensors as real pairs."""
-    grad = param.grad
-    assert grad is not None
+    assert param.grad is not None
+    return _real_work(param, param.grad, tensors, rule, id(param), seed)
+
+
+def _real_work(param: Tensor, grad: Tensor, tensors: list[Tensor], rule: Rule, owner: int, seed: int | None) -> Work:
     if param.is_complex():
         real = torch.view_as_real
         pairs = [real(s) if s.is_complex() else s for s in tensors]
-        return Work(real(param.detach()), real(grad.detach()), pairs, rule, id(param), seed)
-    return Work(param, grad, tensors, rule, id(param), seed)
+        return Work(real(param.detach()), real(grad.detach()), pairs, rule, owner, seed)
+    return Work(param, grad, tensors, rule, owner, seed)
+
+
+class Rows:
+    """What a sparse gradient names of a parameter and its state, copied out as a work; ``put`` writes it back.
+
+    Duplicate indices are added up first. Indices may reach into any number of leading axes.
+    """
+
+    def __init__(self, param: Tensor, tensors: list[Tensor], rule: Rule, seed: int | None) -> None:
+        assert param.grad is not None
+        grad = param.grad.coalesce()
+        self.at = tuple(grad.indices())
+        self.whole = [param.detach(), *tensors]
+        self.parts = [t[self.at] for t in self.whole]
+        self.work = _real_work(self.parts[0], grad.values(), self.parts[1:], rule, id(param), seed)
+
+    def put(self) -> None:
+        for whole, part in zip(self.whole, self.parts, strict=True):
+            whole[self.at] = part
 
 
 class Loading:
@@ -154,4 +183,4 @@ class Loading:
                 for key, start in recipe.numbers.items():
                     state[key] = torch.tensor(float(values.get(key, start)), dtype=torch.float64)
                 for role, spec in recipe.state(real_shape(p)).items():
-                    state[role] = new(p, State(shape=spec.shape), {}).copy_(values[role])
+                    state[role] = new(p, State(shape=spec.shape, dtype=spec.dtype), {}).copy_(values[role])

@@ -16,7 +16,15 @@ from thalweg import ADAMW, MUON, Lookahead, Optimizer, ScheduleFree
 
 SHAPES: tuple[tuple[int, ...], ...] = ((4, 3), (3,), (2, 3, 2), ())
 #: Options that make every optimizer move visibly in a few float32 steps.
-VISIBLE: dict[str, dict[str, Any]] = {"adalo": {"lr": 30.0}, "adafactor": {}}
+VISIBLE: dict[str, dict[str, Any]] = {
+    "adalo": {"lr": 30.0},
+    "adafactor": {},
+    "prodigy": {"lr": 0.1, "d0": 0.1},
+    "dadapt_adam": {"lr": 0.1, "d0": 0.1},
+    "dog": {"lr": 1.0, "reps_rel": 0.01},
+    "ldog": {"lr": 1.0, "reps_rel": 0.01},
+    "momo": {"lr": 0.1},
+}
 
 
 def visible(name: str) -> dict[str, Any]:
@@ -48,7 +56,7 @@ class Case:
     @property
     def scheduled(self) -> dict[str, Any]:
         """Options under which the optimizer has a learning rate of its own to schedule."""
-        return {"lr": 0.01, "relative_step": False} if self.id.startswith("adafactor") else {}
+        return {"lr": 0.01, "relative_step": False} if self.id in ("adafactor", "adafactor-beta1") else {}
 
 
 def _named(name: str, tag: str = "", **options: Any) -> Case:
@@ -60,16 +68,24 @@ REGISTERED = [_named(name) for name in thalweg.list_optimizers()]
 #: Outer methods, routed groups, and options that change which state is kept.
 COMPOSED = [
     _named("adamw", "+lookahead", outer=Lookahead(2, 0.5)),
+    _named("adamw", "+pullback", outer=Lookahead(2, 0.5, "pullback")),
     _named("adamw", "+schedulefree", outer=ScheduleFree()),
     Case("routed", routed),
     _named("sgd", "-momentum", momentum=0.9, nesterov=True),
     _named("rmsprop", "-centered", momentum=0.9, centered=True),
+    _named("rmsprop", "-tensorflow", momentum=0.9, eps_inside=True, lr_inside=True, initial_square_avg=1.0),
+    _named("sgd", "-inside", momentum=0.9, lr_inside=True),
     _named("adam", "-amsgrad", amsgrad=True),
     _named("adagrad", "-initial", initial_accumulator_value=0.5),
     _named("adafactor", "-beta1", lr=0.01, relative_step=False, beta1=0.9),
     _named("nsgda", "-global", scope="global"),
+    _named("amos", "-momentum", momentum=0.9, slots="row", eta=0.5),
+    _named("smmf", "-booleans", packed=False, vector_reshape=False),
+    _named("adamw", "+smmf", techniques=["smmf"]),
 ]
 CASES = [*REGISTERED, *COMPOSED]
+#: Optimizers whose first step, as published, gathers state and moves nothing.
+STILL_AT_FIRST = ("adopt", "soap", "schedulefree_radam")
 AVERAGED = [c for c in CASES if "schedulefree" in c.id]
 
 

@@ -334,11 +334,9 @@ def test_zero_redundancy_optimizer(named: Case) -> None:
     cls = partial(thalweg.get(named.id).cls, engine="foreach")
 
     def groups(tensors: list[nn.Parameter]) -> Any:
-        if named.id != "muon":
-            return tensors
-        # ZeRO wants as many groups back as it gave, so what Muon would split comes in two groups.
-        rest = {"params": [p for p in tensors if p.ndim < 2], "recipe": thalweg.ADAMW, "lr": 0.01}
-        return [{"params": [p for p in tensors if p.ndim >= 2]}, {**rest, "weight_decay": 0.1}]
+        # ZeRO wants as many groups back as it gave, so what Muon and others would split comes split.
+        split = named.build(tensors).param_groups
+        return tensors if len(split) == 1 else split
 
     sharded = ZeroRedundancyOptimizer(groups(params), optimizer_class=cls, **named.options)
     plain = named.build(groups(others))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import thalweg
 from contract.common import (
     AVERAGED,
+    STILL_AT_FIRST,
     Case,
     assert_close,
     bits,
@@ -50,7 +51,8 @@ def test_closure(case: Case) -> None:
         assert calls == [True]
         assert loss.requires_grad
         assert loss.item() > 0
-        assert all(bits(p) != old for p, old in zip(params, before, strict=True))
+        moved = case.id not in STILL_AT_FIRST
+        assert all((bits(p) != old) == moved for p, old in zip(params, before, strict=True))
 
 
 def test_step_returns_the_closures_value_or_none(case: Case) -> None:
@@ -154,9 +156,9 @@ def test_late_gradients_get_the_first_updates_of_a_fresh_optimizer(case: Case) -
         ours, theirs = optimizer.state[late], fresh.state[alone]
         assert ours["step"] == theirs["step"] == t
         averaged = "z" in ours  # the weight of the newest iterate in the average is the group's, as the docs say
-        # AdaLo's rate, the differences that z gathers and stacked matrix products are rounded in another place;
-        # everything else is exact.
-        loose = averaged or case.id in ("adalo", "muon", "routed")
+        # AdaLo's rate, the differences that z gathers and stacked matrix products are rounded in another place, and
+        # SM3's numbers do not depend on t, so that both tensors run as one list; everything else is exact.
+        loose = averaged or case.id in ("adalo", "muon", "routed", "sm3")
         tolerance = {"rtol": 1e-5, "atol": 1e-6} if loose else {"rtol": 0.0, "atol": 0.0}
         assert_close([ours["z"] if averaged else late], [theirs["z"] if averaged else alone], **tolerance)
         torch.testing.assert_close(ours, theirs, **tolerance)
@@ -274,10 +276,12 @@ def test_memory_layouts(case: Case, layout: str, grad_too: bool) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_complex_parameters_are_real_pairs(case: Case, dtype: torch.dtype, engine: str) -> None:
     """Contract 16: a complex tensor moves as its view of real pairs, through reloads and modes, or is refused."""
-    shapes = ((4, 3), (2, 3, 2)) if case.id in ("muon", "routed") else ((4, 3), (3,), ())
+    shapes = ((4, 3), (2, 3, 2)) if case.id in ("muon", "routed", "adammini") else ((4, 3), (3,), ())
     params = make_params(shapes, dtype)
     pairs = [nn.Parameter(torch.view_as_real(p.detach()).clone()) for p in params]
-    optimizer, real = case.build(params, engine=engine), case.build(pairs, engine=engine)
+    # What is a matrix is asked of the tensor as it is, and pairs have an axis more: one kind for all where it matters.
+    kind = {"optimize_1d": True} if case.id == "mars" else {}
+    optimizer, real = case.build(params, engine=engine, **kind), case.build(pairs, engine=engine, **kind)
     for t in range(1, 5):
         for k, (p, q) in enumerate(zip(params, pairs, strict=True)):
             p.grad = gradient(p, t, k)
@@ -300,6 +304,11 @@ def test_complex_vectors_beside_matrices() -> None:
     assert all(p.isfinite().all() for p in params)
 
 
+#: Steps until a changed lr shows, where they are not one: torch's ASGD sets its rate a step ahead, and Rprop's first
+#: sizes are all that lr is.
+LR_SHOWS = {"asgd": 2, "rprop": None}
+
+
 @pytest.mark.parametrize("key", ["lr", "weight_decay"])
 def test_a_changed_number_changes_the_next_update(case: Case, key: str) -> None:
     """Contract 2: ``step`` reads the group every time; a scheduler's write takes effect at once, in every group."""
@@ -309,8 +318,14 @@ def test_a_changed_number_changes_the_next_update(case: Case, key: str) -> None:
     train(same, others, 2)
     for group in optimizer.param_groups:
         group[key] = group[key] * 3 + 0.5
-    train(optimizer, params, 1, start=3)
-    train(same, others, 1, start=3)
+    steps = LR_SHOWS.get(case.id, 1) if key == "lr" else 1
+    if steps is None:
+        train(optimizer, params, 5, start=3)
+        train(same, others, 5, start=3)
+        assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+        return
+    train(optimizer, params, steps, start=3)
+    train(same, others, steps, start=3)
     other_of = dict(zip(params, others, strict=True))
     for group in optimizer.param_groups:  # a 0-d tensor has no direction that decay could bend
         assert all(not torch.equal(p, other_of[p]) for p in group["params"] if p.ndim or key == "lr")

@@ -23,6 +23,8 @@ from thalweg.lab.bench_probes import graph_count
 BLOCK = [(80,), (80,), (80, 240), (240,), (80, 80), (80,), (80,), (80,), (80, 320), (320,), (320, 80), (80,)]
 GPT2: list[tuple[int, ...]] = [(500, 80), (64, 80), *(3 * BLOCK), (80,), (80,)]
 SRC = Path(thalweg.__file__).parents[1]
+#: Whose every tensor goes to the foreach engine, as whole matrices do (Muon has AdamW for the rest).
+UNCOMPILED = [n for n in NAMES if thalweg.get(n).recipe.scope == "matrix" and n != "muon"]
 
 
 def _compiled_by(opt: torch.optim.Optimizer, steps: int = 1) -> int:
@@ -43,7 +45,7 @@ def _with_gradients(shapes: list[tuple[int, ...]]) -> list[Parameter]:
 def test_no_graph_after_the_fifth_step(name: str, rotate: bool, few: None) -> None:
     """lr, weight_decay, betas and eps change at every step and gradients go missing, for fifty steps."""
     assert graphs_under_churn(name, engine="compiled", rotate=rotate) == 0
-    assert graph_count() > 0
+    assert graph_count() > 0 or name in UNCOMPILED
 
 
 @pytest.mark.parametrize("name", ["adamw", "adams", "adafactor", "lamb"])
@@ -57,7 +59,8 @@ def test_four_times_the_tensors_compile_no_more(name: str, few: None) -> None:
 def test_at_most_eight_graphs_for_a_transformer(name: str, few: None) -> None:
     compiled.forget()
     params = _with_gradients(GPT2)
-    assert 0 < _compiled_by(build(name, {str(i): p for i, p in enumerate(params)}, "compiled"), 3) <= 8
+    graphs = _compiled_by(build(name, {str(i): p for i, p in enumerate(params)}, "compiled"), 3)
+    assert (0 if name in UNCOMPILED else 1) <= graphs <= 8
 
 
 def test_every_pattern_of_missing_gradients(few: None) -> None:

@@ -25,6 +25,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rmsprop": ("RMSprop", {"lr": 1e-3, "alpha": 0.95, "weight_decay": 0.01}),
     "rmsprop-momentum": ("RMSprop", {"lr": 1e-3, "alpha": 0.95, "momentum": 0.8}),
     "rmsprop-centered": ("RMSprop", {"lr": 1e-3, "alpha": 0.95, "eps": 1e-3, "centered": True, "momentum": 0.5}),
+    "adadelta": ("Adadelta", {"lr": 0.7, "rho": 0.95, "eps": 1e-5, "weight_decay": 0.01}),
+    "asgd": ("ASGD", {"lr": 0.05, "lambd": 0.01, "alpha": 0.6, "t0": 20, "weight_decay": 0.01}),
+    "rprop": ("Rprop", {"lr": 1e-3, "etas": (0.6, 1.1), "step_sizes": (1e-5, 0.01)}),
     "adam": ("Adam", ADAM),
     "adam-amsgrad": ("Adam", {**ADAM, "amsgrad": True}),
     "adamw": ("AdamW", ADAM),
@@ -32,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "nadam": ("NAdam", {**ADAM, "momentum_decay": 0.01}),
     "radam": ("RAdam", ADAM),
     "radam-decoupled": ("RAdam", {**ADAM, "decoupled_weight_decay": True}),
+    "adamax": ("Adamax", ADAM),
     "adam-maximize": ("Adam", {**ADAM, "lr": 1e-4, "maximize": True}),
 }
 RUNS = [(case, "foreach") for case in CASES] + [("adamw", "compiled"), ("sgd-momentum", "compiled")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ START = {
     "matrix23+vector3": [[[1, -2, 0.5], [0.25, 3, -1]], [1, -2, 0.5]],
     "conv2122": [[[[[1, -2], [0.5, 0.25]]], [[[3, -1], [0.75, -0.5]]]]],
     "scalar": [1.5],
+    "mat2x3 but at step t only row (t mod 2) is present in the (sparse_dim=1) gradient": [
+        [[1, -2, 0.5], [0.25, 3, -1]]
+    ],
+    "as sparse_adam": [[[1, -2, 0.5], [0.25, 3, -1]]],
     "small23": [[[0.01, -0.02, 0.005], [0.0025, 0.03, -0.01]]],
     "zero23": [[[0, 0, 0], [0, 0, 0]]],
 }
@@ -30,6 +35,7 @@ START = {
 #: Entries that the library must differ from, or that their recorded hyper-parameters do not describe; the reason.
 #: ``docs/deviations.md`` says more. The tests below check that each of them does differ.
 DIFFER = {
+    "NEGATIVE_adamw_seed_as_printed": "a misprinted AdamW: decay inside the gradient too, and a missing square root",
     "nSGDA / global / matrix23+vector3": "its hyper-parameters say scope 'layer'; with scope 'global' it agrees",
     "nSGDA / edge case zero23 / zero23": "its hyper-parameters say weight_decay 0.01; with 0 it agrees",
     "nSGDA / edge case scalar / scalar": "its hyper-parameters say weight_decay 0.01; with 0 it agrees",
@@ -37,18 +43,29 @@ DIFFER = {
     "NAdam / seed simplification, debiased b1^(t+1) / matrix23": "another rule under NAdam's hyper-parameters",
     "NAdam / constant-mu Dozat / matrix23": "another rule under NAdam's hyper-parameters",
     "Schedule-Free AdamW / paper version; params = y / matrix23": "the paper's class, under the present one's options",
-    "Adafactor / torch.optim.Adafactor flavour / matrix23": "torch's convention is not part of the library yet",
-    "Muon (Polar Express) / modded-nanogpt coefficients / matrix23": "other coefficients, not in the library yet",
+    "Cautious AdamW (C-AdamW) / paper scaling xi=1 / matrix23": "nothing says so; with scaling 'paper' it agrees",
+    "Cautious AdamW (C-AdamW) / no rescaling / matrix23": "nothing says so; with scaling 'none' it agrees",
+    "AdaNorm: AdamNorm / authors' code (eps accumulated in v) / matrix23": "its record does not say that eps accumulates",
+    "AdaNorm: RAdamNorm / authors' code (norm EMA reset bug; float32 inside) / matrix23": "the defect makes it RAdam, in float32",
 }
 #: Hyper-parameters with which entries of DIFFER agree after all: proof that the record is at fault.
 CORRECTED: dict[str, dict[str, Any]] = {
+    "NAdam / seed simplification, raw / matrix23": {"convention": "raw"},
+    "NAdam / seed simplification, debiased b1^(t+1) / matrix23": {"convention": "simple"},
+    "NAdam / constant-mu Dozat / matrix23": {"convention": "constant"},
     "nSGDA / global / matrix23+vector3": {"scope": "global"},
+    "Schedule-Free AdamW / paper version; params = y / matrix23": {"paper": True},
+    "Cautious AdamW (C-AdamW) / paper scaling xi=1 / matrix23": {"scaling": "paper"},
+    "Cautious AdamW (C-AdamW) / no rescaling / matrix23": {"scaling": "none"},
     "nSGDA / edge case zero23 / zero23": {"weight_decay": 0.0},
     "nSGDA / edge case scalar / scalar": {"weight_decay": 0.0},
+    "AdaNorm: AdamNorm / authors' code (eps accumulated in v) / matrix23": {"accumulate_eps": True},
 }
 #: Entries whose reference runs partly in float32 or bfloat16.
 LOW_PRECISION = {
+    "Adam-atan2 / wd=0.1, cautious wd (mask >0) / matrix23": 1e-7,
     "nadam_default_dtype_f32": 1e-6,
+    "asgd_default_dtype_f32": 1e-6,
     "Muon / Keller, NS5 in bfloat16 / matrix23": 5e-3,
     "Muon / torch.optim.Muon, bfloat16 / matrix23": 5e-3,
 }
@@ -82,11 +99,17 @@ def run(entry: dict[str, Any], engine: str = "reference", **changes: Any) -> lis
         for p in params:
             i = torch.arange(p.numel(), dtype=torch.float64).reshape(p.shape)
             p.grad = torch.sin(1.3 * t + 0.7 * i) + 0.1 * p.detach()
+            if "sparse" in entry["problem"]:
+                p.grad = torch.sparse_coo_tensor(
+                    torch.tensor([[t % 2]]), p.grad[t % 2 : t % 2 + 1], p.shape, check_invariants=True
+                )
         if rates:
             optimizer.param_groups[0]["lr"] = rates[t - 1]
         optimizer.step(loss=loss)  # type: ignore[call-arg]
         if str(t) in entry["steps"]:
-            got = torch.cat([p.detach().reshape(-1) for p in params]).tolist()
+            read = re.search(r"state (\w+) after step", entry["provenance"])
+            shown = [optimizer.state[p][read[1]] if read else p.detach() for p in params]
+            got = torch.cat([v.reshape(-1) for v in shown]).tolist()
             compared.append((t, got, _flat(entry["steps"][str(t)])))
     return compared
 
@@ -131,6 +154,38 @@ def test_entry_that_differs(entry: dict[str, Any]) -> None:
 
 def test_every_listed_deviation_exists() -> None:
     assert DIFFER.keys() <= {e["name"] for e in KNOWN}
+
+
+LBFGS = [e for e in GOLDENS if e["optimizer"] == "torch.LBFGS"]
+
+
+@pytest.mark.parametrize("entry", LBFGS, ids=ids(LBFGS))
+def test_lbfgs(entry: dict[str, Any]) -> None:
+    """Its problems are functions, which it evaluates as often as the entry says."""
+    start = json.loads(re.search(r"p0=(\[.*?\])", entry["problem"])[1])  # type: ignore[index]
+    p = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    optimizer = build(entry["optimizer"], entry["hyperparameters"], [p])
+    evaluations = 0
+
+    def closure() -> torch.Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        optimizer.zero_grad()
+        if entry["problem"].startswith("Rosenbrock"):
+            loss = (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
+        else:
+            i = torch.arange(3, dtype=torch.float64)
+            loss = (4**i * 0.05 * p**2 + torch.sin(1.3 + 0.7 * i) * p).sum()
+        loss.backward()
+        return loss
+
+    for call in range(1, max(map(int, entry["steps"])) + 1):
+        optimizer.step(closure)
+        if str(call) in entry["steps"]:
+            assert p.tolist() == pytest.approx(entry["steps"][str(call)], rel=1e-10)
+    counted = re.match(r"closure evaluations=(\d+), n_iter=(\d+)", entry["notes"])
+    assert counted is not None
+    assert (evaluations, optimizer.state[p]["n_iter"]) == (int(counted[1]), int(counted[2]))
 
 
 def test_unknown_optimizer_is_a_key_error() -> None:

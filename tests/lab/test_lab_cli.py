@@ -64,6 +64,14 @@ def test_usage_errors_exit_with_2_and_name_the_remedy(
     assert message in capsys.readouterr().err
 
 
+def test_schedules(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "schedules", "--json") == 0
+    rows = {row["name"]: row["formula"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["Step"] == "f(k) = gamma^floor(k/every)"
+    assert run(monkeypatch, "schedules") == 0
+    assert rows.keys() <= set(capsys.readouterr().out.split())
+
+
 def test_list_and_show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "list", "--json") == 0
     assert "adam" in {entry["name"] for entry in json.loads(capsys.readouterr().out)}

@@ -25,7 +25,9 @@ class Adafactor(Reference):
         with beta1:         m = beta1*m + (1 - beta1)*u ;  u = m       no bias correction
         p = p*(1 - weight_decay*alpha) - u
 
-    Only the last two axes are factored; leading axes are a batch. ``eps`` is the pair (eps1, eps2).
+    Only the last two axes are factored; leading axes are a batch. ``eps`` is the pair (eps1, eps2). With
+    ``flatten_conv`` the axes after the first are one; without ``factored`` V is the average of s for every tensor.
+    ``decay_by``: "lr" has rho in place of alpha in the decay, "lr_squared" rho^2 (PaLM).
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -38,6 +40,9 @@ class Adafactor(Reference):
         "scale_parameter": True,
         "relative_step": True,
         "warmup_init": False,
+        "factored": True,
+        "flatten_conv": False,
+        "decay_by": "step",
     }
 
     def check(self) -> None:
@@ -56,14 +61,17 @@ class Adafactor(Reference):
         alpha = rho * max(eps2, rms(p)) if h["scale_parameter"] else rho
         keep = 1 - t ** h["decay_rate"]
         s = g * g + eps1
-        if g.ndim >= 2:
+        if g.ndim >= 2 and h["factored"]:
+            if h["flatten_conv"]:
+                s = s.reshape(len(s), -1)
             rows = slot.state["R"] = keep * slot.state.get("R", 0.0) + (1 - keep) * s.mean(axis=-1)
             cols = slot.state["C"] = keep * slot.state.get("C", 0.0) + (1 - keep) * s.mean(axis=-2)
             share = rows / rows.mean(axis=-1, keepdims=True)
-            u = g / np.sqrt(share[..., :, None] * cols[..., None, :])
+            u = g / np.sqrt(share[..., :, None] * cols[..., None, :]).reshape(g.shape)
         else:
             u = g / np.sqrt(slot.ema("V", s, keep))
         u = alpha * u / max(1.0, rms(u) / h["clip_threshold"])
         if h["beta1"] is not None:
             u = slot.ema("m", u, h["beta1"])
-        return p * (1 - h["weight_decay"] * alpha) - u
+        scale = {"step": alpha, "lr": rho, "lr_squared": rho**2}[h["decay_by"]]
+        return p * (1 - h["weight_decay"] * scale) - u

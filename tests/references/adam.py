@@ -25,7 +25,9 @@ class Adam(Reference):
         w = v                           amsgrad:  x = max(x, v) ;  w = x
         p = p - lr * m/(1 - b1^t) / (sqrt(w/(1 - b2^t)) + eps)
 
-    The maximum of AMSGrad is taken over the uncorrected v, the bias correction follows.
+    The maximum of AMSGrad is taken over the uncorrected v, the bias correction follows; ``amsgrad_convention`` "optax"
+    takes it over the corrected v, "paper" corrects neither m nor v. ``epsilon_hat``: m/(1 - b1^t) times
+    sqrt(1 - b2^t)/(sqrt(w) + eps).
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -35,6 +37,8 @@ class Adam(Reference):
         "weight_decay": 0.0,
         "amsgrad": False,
         "decoupled_weight_decay": False,
+        "epsilon_hat": False,
+        "amsgrad_convention": "torch",
     }
 
     def update(self, slot: Slot, p: Array, g: Array, t: int) -> Array:
@@ -47,8 +51,17 @@ class Adam(Reference):
         b1, b2 = h["betas"]
         m = slot.ema("m", g, b1)
         w = slot.ema("v", g * g, b2)
+        convention = h.get("amsgrad_convention", "torch")
         if h["amsgrad"]:
+            if convention == "optax":
+                w = w / (1 - b2**t)
             w = slot.state["max"] = np.maximum(slot.get("max"), w)
+        if convention == "paper":
+            return m / (np.sqrt(w) + h["eps"])
+        if convention == "optax":
+            return m / (1 - b1**t) / (np.sqrt(w) + h["eps"])
+        if h.get("epsilon_hat"):
+            return m / (1 - b1**t) * math.sqrt(1 - b2**t) / (np.sqrt(w) + h["eps"])
         return (m / (1 - b1**t)) / (np.sqrt(w / (1 - b2**t)) + h["eps"])
 
 
@@ -84,7 +97,11 @@ class NAdam(Reference):
         m = b1*m + (1 - b1)*g ;  v = b2*v + (1 - b2)*g^2 ;  d = sqrt(v/(1 - b2^t)) + eps
         p = p - lr*(1 - mu_t)/(1 - P)*g/d - lr*mu_{t+1}/(1 - P*mu_{t+1})*m/d
 
-    The product P belongs to the tensor, like t.
+    The product P belongs to the tensor, like t. Other conventions, with a constant momentum, replace the last line::
+
+        constant:  p = p - lr*(b1*m/(1 - b1^(t+1)) + (1 - b1)*g/(1 - b1^t))/d
+        simple:    p = p - lr*(b1*m + (1 - b1)*g)/(1 - b1^(t+1))/d
+        raw:       p = p - lr*(b1*m + (1 - b1)*g)/(sqrt(v) + eps)
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -94,6 +111,7 @@ class NAdam(Reference):
         "weight_decay": 0.0,
         "momentum_decay": 4e-3,
         "decoupled_weight_decay": False,
+        "convention": "torch",
     }
 
     def update(self, slot: Slot, p: Array, g: Array, t: int) -> Array:
@@ -104,7 +122,14 @@ class NAdam(Reference):
         mu_next = b1 * (1 - 0.5 * 0.96 ** ((t + 1) * h["momentum_decay"]))
         product = slot.state["product"] = slot.state.get("product", np.float64(1.0)) * mu
         m = slot.ema("m", g, b1)
-        d = np.sqrt(slot.ema("v", g * g, b2) / (1 - b2**t)) + h["eps"]
+        v = slot.ema("v", g * g, b2)
+        d = np.sqrt(v / (1 - b2**t)) + h["eps"]
+        if h["convention"] == "constant":
+            return p - h["lr"] * (b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)) / d
+        if h["convention"] == "simple":
+            return p - h["lr"] * (b1 * m + (1 - b1) * g) / (1 - b1 ** (t + 1)) / d
+        if h["convention"] == "raw":
+            return p - h["lr"] * (b1 * m + (1 - b1) * g) / (np.sqrt(v) + h["eps"])
         return p - h["lr"] * (1 - mu) / (1 - product) * g / d - h["lr"] * mu_next / (1 - product * mu_next) * m / d
 
 

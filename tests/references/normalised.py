@@ -18,6 +18,10 @@ class LAMB(Reference):
         u = m_hat/(sqrt(v_hat) + eps) + weight_decay*p
         q = |p|/|u|, or 1 where either norm is 0
         p = p - lr*q*u
+
+    Options, which are timm's: max_grad_norm first divides g by max(1, |g|/max_grad_norm) with |g| over all tensors;
+    grad_averaging=False takes m = b1*m + g; always_adapt=False takes q = 1 where weight_decay = 0; ratio_bounds
+    clamps q; phi_bounds clamps |p|; eps_inside takes sqrt(v_hat + eps); adapt=False takes q = 1.
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -26,17 +30,37 @@ class LAMB(Reference):
         "eps": 1e-6,
         "weight_decay": 0.01,
         "bias_correction": True,
+        "max_grad_norm": None,
+        "grad_averaging": True,
+        "always_adapt": True,
+        "ratio_bounds": None,
+        "phi_bounds": None,
+        "eps_inside": False,
+        "adapt": True,
     }
+
+    def prepare(self, active: list[Slot], loss: float | None) -> None:
+        most = self.hyper["max_grad_norm"]
+        if most is not None:
+            whole = math.sqrt(sum(norm(slot.g) ** 2 for slot in active))
+            for slot in active:
+                slot.g = slot.g / max(1.0, whole / most)
 
     def update(self, slot: Slot, p: Array, g: Array, t: int) -> Array:
         h = self.hyper
         b1, b2 = h["betas"]
         m = slot.ema("m", g, b1)
         v = slot.ema("v", g * g, b2)
+        if not h["grad_averaging"]:
+            m = m / (1 - b1)
         if h["bias_correction"]:
             m, v = m / (1 - b1**t), v / (1 - b2**t)
-        u = m / (np.sqrt(v) + h["eps"]) + h["weight_decay"] * p
-        ratio = norm(p) / norm(u) if norm(p) > 0 and norm(u) > 0 else 1.0
+        root = np.sqrt(v + h["eps"]) if h["eps_inside"] else np.sqrt(v) + h["eps"]
+        u = m / root + h["weight_decay"] * p
+        ratio = 1.0
+        if h["adapt"] and (h["always_adapt"] or h["weight_decay"] != 0) and norm(p) > 0 and norm(u) > 0:
+            ratio = float(np.clip(norm(p), *(h["phi_bounds"] or (0.0, math.inf)))) / norm(u)
+            ratio = float(np.clip(ratio, *(h["ratio_bounds"] or (0.0, math.inf))))
         return p - h["lr"] * ratio * u
 
 

@@ -196,7 +196,7 @@ class _Chunk:
             for j, key in enumerate(_kernel(self.key, barrier).graph.inputs):
                 if key[0] in ("param", "grad", "state") and key[1] >= len(self.at):
                     like = self.fixed["param" if key[0] == "grad" else key[0], 0, *key[2:]]
-                    arguments.append(_scratch(j, like.dtype, like.device))
+                    arguments.append(_scratch(j, min(like.numel(), 2), like.dtype, like.device))
                 elif key in self.fixed:
                     arguments.append(self.fixed[key])
                 else:
@@ -402,6 +402,9 @@ class _Run:
 
 
 @cache
-def _scratch(position: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of two ones that fills a place in an incomplete chunk; no two places share memory."""
-    return torch.ones(2, dtype=dtype, device=device)
+def _scratch(position: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of ones that fills a place in an incomplete chunk: two, or one for a state of one number.
+
+    No two places share memory.
+    """
+    return torch.ones(size, dtype=dtype, device=device)

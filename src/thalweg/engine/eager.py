@@ -78,10 +78,10 @@ class Chunk:
             self.reply = answer(yielded, [self.answer(r) for r in asked])
 
     def answer(self, request: Request) -> Any:
-        tensors = self.each(request.value)
         if request.over == "matrix":
-            return self.pack(list(request.function(torch.stack(tensors)).unbind()))
-        return self.pack([reduce(t, request.over, request.how) for t in tensors])
+            stacks = [torch.stack(self.each(value)) for value in (request.value, *request.others)]
+            return self.pack(list(request.function(*stacks).unbind()))
+        return self.pack([reduce(t, request.over, request.how) for t in self.each(request.value)])
 
     def ask(self) -> Asked | None:
         self.yielded = self.advance()

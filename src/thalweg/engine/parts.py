@@ -76,8 +76,8 @@ def _settle(slot: Slot | None, totals: list[Tensor | None], members: list[Part])
     if slot is None:
         return totals
     rules = [work.rule for part in members for work in part.works]
-    host = rules[0].host
-    numbers = slot.settle(host, tuple(float(whole) for whole in totals if whole is not None))
+    host = min(rules, key=lambda rule: rule.group).host
+    numbers = iter(slot.settle(host, tuple(float(whole) for whole in totals if whole is not None)))
     for rule in rules:
         rule.host.update({key: host[key] for key in slot.group_numbers})
-    return [torch.tensor(number, dtype=torch.float64) for number in numbers]
+    return [None if whole is None else torch.tensor(next(numbers), dtype=torch.float64) for whole in totals]

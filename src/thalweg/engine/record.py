@@ -8,6 +8,7 @@ written once however many barriers there are, and nothing is changed until every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -174,7 +175,7 @@ def record(
                 over, how = column[0].over, column[0].how
                 if how == "mean" and over in WIDE:
                     how = "sum"  # divided by the size of the whole later
-                found = [reduce(r.value, over, how, **wide) for r in column]
+                found = [reduce(v, over, how, **wide) for r in column for v in (r.value, *r.others)]
                 outputs += [torch.stack(found) if count > 1 else found[0].reshape(1)] if over in WHOLE else found
             return recorder.finish(tuple(outputs), (), prune=True), kinds
         replies = []
@@ -212,7 +213,8 @@ def traffic(recipe: Recipe, ndim: int = 2) -> tuple[int, ...]:
     """Elements read and written per parameter element by each graph, in order; smaller tensors count as nothing."""
     numbers, structure = _sample(recipe)
     structure = Structure(structure.flags, ndim)
-    whole = {role for role, spec in recipe.state((8,) * ndim).items() if spec.shape is None}
+    specs = recipe.state((8,) * ndim).items()
+    whole = {role for role, spec in specs if spec.shape is None or math.prod(spec.shape) >= 8**ndim > 1}
 
     def full(key: tuple[Any, ...]) -> bool:
         return key[0] in ("param", "grad") or (key[0] == "state" and key[2] in whole)
@@ -223,10 +225,13 @@ def traffic(recipe: Recipe, ndim: int = 2) -> tuple[int, ...]:
 
 
 def _read(graph: Graph) -> list[tuple[Any, ...]]:
-    """The inputs whose values are used, not only overwritten."""
-    nodes = [n for n in graph.module.graph.nodes if n.op == "placeholder"]
-    return [
-        key
-        for key, node in zip(graph.inputs, nodes, strict=True)
-        if any(not (u.target == "copy_" and u.args[0] is node and u.args[1] is not node) for u in node.users)
-    ]
+    """The inputs that what is put out or stored depends on, rather than inputs that are only overwritten."""
+    nodes = list(graph.module.graph.nodes)
+    live: set[fx.Node] = set()
+    for node in reversed(nodes):
+        if node.target == "copy_" and isinstance(node.args[1], fx.Node):
+            live.add(node.args[1])
+        elif node.op == "output" or node in live:
+            live.update(node.all_input_nodes)
+    placeholders = [n for n in nodes if n.op == "placeholder"]
+    return [key for key, node in zip(graph.inputs, placeholders, strict=True) if node in live]

@@ -12,15 +12,19 @@ from thalweg.slots.base import Over, Request, Slot
 
 
 class View:
-    """One tensor as a formula sees it: ``x.param``, ``x.grad``, ``x["role"]``; writes are kept until committed."""
+    """One tensor as a formula sees it: ``x.param``, ``x.grad``, ``x["role"]``; writes are kept until committed.
 
-    __slots__ = ("grad", "new", "param", "shape", "state")
+    ``notes`` is for what one slot finds out and a later one of the same step needs.
+    """
+
+    __slots__ = ("grad", "new", "notes", "param", "shape", "state")
 
     def __init__(self, param: Any, grad: Any, state: dict[str, Any], shape: tuple[int, ...]) -> None:
         self.param = param
         self.grad = grad
         self.state = state
         self.new: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}
         self.shape = shape
 
     @property
@@ -39,13 +43,18 @@ class Bound:
 
     def __init__(self, recipe: Recipe, scalars: dict[str, dict[str, Any]]) -> None:
         lr = scalars[""].get("lr")
+        self.recipe = recipe
+        self.silent = scalars[""].get("silent", False)
         for place in PLACES:
             slot = getattr(recipe, place)
             h = SimpleNamespace(**scalars.get(place, {}))
             setattr(self, place, _absent(place, lr) if slot is None else _applied(slot, h, place, lr))
 
 
-PLACES = ("gradient", "first", "second", "ratio", "direction", "coupled", "scale", "rate", "decay", "after", "outer")
+PLACES = (
+    *("gradient", "first", "second", "basis", "ratio", "direction", "coupled"),
+    *("scale", "rate", "decay", "after", "outer"),
+)
 _Step = Callable[..., Generator[Any, Any, Any]]
 
 

@@ -17,9 +17,9 @@ from thalweg.recipe import Recipe, Scalars
 class Rule:
     """A recipe with one step's scalars, shared by all parameters that stand at the same step of the same group.
 
-    ``host`` holds the group's options and numbers, which ``Slot.settle`` may move. ``together`` is equal for works
-    that are coupled through totals. ``kind`` is one small number for everything about the rule that shapes graphs and
-    plans; it makes plans quick to look up.
+    ``host`` holds the options and numbers of the ``group``-th group, which ``Slot.settle`` may move. ``together`` is
+    equal for works that are coupled through totals. ``kind`` is one small number for everything about the rule that
+    shapes graphs and plans; it makes plans quick to look up.
     """
 
     recipe: Recipe
@@ -30,18 +30,20 @@ class Rule:
     flags: tuple[tuple[str, str, bool], ...]
     kind: int
     host: dict[str, Any]
+    group: int
     together: tuple[Any, ...]
 
     @classmethod
     def of(cls, recipe: Recipe, scalars: Scalars, maximize: bool, host: dict[str, Any], group: int) -> Rule:
         places, flags = layout(scalars)
         numbers = tuple(float(scalars[place][key]) for place, key in places)
-        together: tuple[Any, ...] = tuple(item for item in recipe.slots() if item[1].couples)
+        filled = ((place, s) for place, slot in recipe.slots() for s in getattr(slot, "slots", (slot,)))
+        together: tuple[Any, ...] = tuple(item for item in filled if item[1].couples)
         if recipe.couples == "group":
             together = (*together, group)
         shape = (recipe, tuple(places), flags, maximize, together)
         kind = _KINDS.setdefault(shape, len(_KINDS))
-        return cls(recipe, scalars, maximize, places, numbers, flags, kind, host, together)
+        return cls(recipe, scalars, maximize, places, numbers, flags, kind, host, group, together)
 
 
 _KINDS: dict[Any, int] = {}

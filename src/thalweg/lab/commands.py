@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from thalweg.lab import wording
 from thalweg.lab.errors import require_packages, unknown
@@ -178,6 +179,21 @@ def list_command(as_json: Json = False) -> None:
         )
     stdout().print(table)
     stdout().print("B/par: bytes of float32 state per parameter. words: moved per element and step.", style="dim")
+
+
+@app.command("schedules")
+def schedules_command(as_json: Json = False) -> None:
+    """List the learning-rate schedules."""
+    from thalweg.schedules import formula, list_schedules
+
+    rows = [{"name": name, "formula": formula(name)} for name in list_schedules()]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("name", "what it is, at step k", box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(row["name"], Text(row["formula"]))
+    stdout().print(table)
 
 
 @app.command()

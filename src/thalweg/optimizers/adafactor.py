@@ -11,6 +11,8 @@ from thalweg.recipe import Recipe
 from thalweg.recipes import ADAFACTOR
 from thalweg.registry import register
 from thalweg.slots.average import Average
+from thalweg.slots.compact import Factored
+from thalweg.slots.decay import Decoupled, DecoupledByStep
 from thalweg.slots.law import Plain
 from thalweg.slots.rate import RelativeRate
 
@@ -28,7 +30,7 @@ class Adafactor(Named):
         0-d and 1-d tensors: V <- B*V + (1-B)*q
         u = g/sqrt(V) ; u = a*u/max(1, rms(u)/clip_threshold)
         beta1: m <- beta1*m + (1-beta1)*u ; u = m
-        p <- p*(1 - a*weight_decay) - u
+        p <- p*(1 - a*weight_decay) - u            decay_by "lr": rho for a, "lr_squared": rho^2
 
     Args:
         params: parameters, ``(name, parameter)`` pairs or groups.
@@ -37,17 +39,23 @@ class Adafactor(Named):
         clip_threshold: > 0.
         decay_rate: < 0.
         beta1: None for no momentum, else 0 <= x < 1.
-        weight_decay: >= 0, scaled by a.
+        weight_decay: >= 0, scaled as decay_by says.
         scale_parameter: scale the rate by the parameter's root mean square.
         relative_step: use the built-in rate; then lr must be None.
         warmup_init: start the built-in rate at 1e-6*t.
+        factored: False keeps the whole second moment, as PaLM does.
+        flatten_conv: factor the first axis against all the others, so that a convolution is a matrix of its outputs;
+            the convention factors the last two axes, which for a kernel of 3x3 saves a third.
+        decay_by: "step" scales the decay by a, "lr" by rho, "lr_squared" by rho^2 (PaLM, weight_decay 1).
         maximize: ascend instead of descend.
         options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
-    State: exp_avg_sq_row and exp_avg_sq_col, 4*(r+c)/(r*c) bytes per parameter (1-d: exp_avg_sq, 4), beta1: +4.
+    State: exp_avg_sq_row and exp_avg_sq_col, 4*(r+c)/(r*c) bytes per parameter (1-d and not factored: exp_avg_sq, 4),
+    beta1: exp_avg, +4.
     Memory: 4 passes, 6 words per element. Conventions and state names are those of transformers and fairseq; the
     root is taken last, of R/mean(R)*C, so that only one root is rounded. torch.optim.Adafactor differs in
-    its rate, its use of eps and its decay.
+    its rate, its use of eps and its decay: ``AdafactorTorch``; big_vision's and timm's: ``AdafactorBV``. PaLM:
+    ``Adafactor(params, factored=False, beta1=0.9, weight_decay=1.0, decay_by="lr_squared")``.
 
     Raises:
         ValueError: lr together with relative_step, neither of them, warmup_init without relative_step.
@@ -60,7 +68,10 @@ class Adafactor(Named):
         tensor([0.9900, 0.9900])
     """
 
-    structure = ("beta1", "scale_parameter", "relative_step", "warmup_init")
+    structure = (
+        *("beta1", "scale_parameter", "relative_step", "warmup_init"),
+        *("factored", "flatten_conv", "decay_by"),
+    )
 
     def __init__(
         self,
@@ -74,6 +85,9 @@ class Adafactor(Named):
         scale_parameter: bool = True,
         relative_step: bool = True,
         warmup_init: bool = False,
+        factored: bool = True,
+        flatten_conv: bool = False,
+        decay_by: str = "step",
         *,
         maximize: bool = False,
         **options: Any,
@@ -90,16 +104,36 @@ class Adafactor(Named):
             scale_parameter=scale_parameter,
             relative_step=relative_step,
             warmup_init=warmup_init,
+            factored=factored,
+            flatten_conv=flatten_conv,
+            decay_by=decay_by,
             maximize=maximize,
         )
 
     @classmethod
     def build(  # type: ignore[override]
-        cls, beta1: bool | None, scale_parameter: bool, relative_step: bool, warmup_init: bool
+        cls,
+        beta1: bool | None,
+        scale_parameter: bool,
+        relative_step: bool,
+        warmup_init: bool,
+        factored: bool,
+        flatten_conv: bool,
+        decay_by: str,
     ) -> Recipe:
+        decays = {"step": DecoupledByStep(), "lr": Decoupled(), "lr_squared": Decoupled(power=2)}
+        if decay_by not in decays:
+            raise ValueError(f"Invalid decay_by: {decay_by!r}; legal are {', '.join(decays)}")
+        if flatten_conv and not factored:
+            raise ValueError("flatten_conv=True needs factored=True")
         if warmup_init and not relative_step:
             raise ValueError("warmup_init needs relative_step=True")
-        recipe = ADAFACTOR.but(rate=RelativeRate(scale_parameter, relative_step, warmup_init))
+        axes = "none" if not factored else "first" if flatten_conv else "last"
+        recipe = ADAFACTOR.but(
+            second=Factored(axes=axes),
+            rate=RelativeRate(scale_parameter, relative_step, warmup_init),
+            decay=decays[decay_by],
+        )
         return recipe if beta1 is None else recipe.but(first=Average("exp_avg", Plain("beta1", 0.9)))
 
     def _check_options(self, group: Any) -> None:

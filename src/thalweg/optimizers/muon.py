@@ -16,7 +16,7 @@ from thalweg.recipes import ADAMW, MUON
 from thalweg.registry import register
 from thalweg.routing import route
 from thalweg.slots.average import Average
-from thalweg.slots.direction import POLAR_EXPRESS, QUINTIC, Orthogonal
+from thalweg.slots.direction import COEFFICIENTS, QUINTIC, Orthogonal
 from thalweg.slots.law import LookingAhead, Plain
 from thalweg.slots.scale import ShapeScale
 
@@ -52,7 +52,9 @@ class Muon(Optimizer):
         nesterov: look one step ahead.
         eps: >= 0.
         ns_steps: iterations, >= 1.
-        ns_coefficients: (a, b, c), a list of them for successive iterations, or "polar_express" (arXiv 2505.16932).
+        ns_coefficients: (a, b, c), a list of them for successive iterations, the last of which repeats, or a name:
+            "polar_express" (arXiv 2505.16932; published with ns_safety 1.01), "modded_nanogpt" (five rows for
+            ns_safety 1.02, eps 1e-6). Lists are made for their own safety factor.
         ns_dtype: "auto" (bfloat16 on accelerators, the compute dtype on the CPU), "float32", "float64", "bfloat16".
         ns_safety: the norm is multiplied by this before dividing, >= 1.
         adjust_lr: "keller", "moonlight" or "none".
@@ -119,7 +121,8 @@ class Muon(Optimizer):
     @classmethod
     def from_model(cls, model: nn.Module, **options: Any) -> Muon:
         """Muon over a model: hidden matrices by module type, AdamW for embeddings, head, norms and biases."""
-        return cls(route(model, matrices={}, rest={"recipe": ADAMW}), **options)
+        plan = route(model, matrices={"recipe": MUON}, rest={"recipe": ADAMW})
+        return cls([{k: v for k, v in group.items() if v is not MUON} for group in plan], **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; one that names no recipe is split into its matrices and the rest."""
@@ -143,7 +146,7 @@ class Muon(Optimizer):
             if matrices or not others:
                 super().add_param_group({**{k: v for k, v in param_group.items() if k != "betas"}, "params": matrices})
             if others:
-                own = {k: v for k, v in param_group.items() if k not in ("lr", "weight_decay", "momentum", "eps")}
+                own = {k: v for k, v in param_group.items() if k not in ("lr", "weight_decay", "momentum", "eps", "parts")}
                 super().add_param_group({**self._rest, **own, "params": others, "recipe": ADAMW})
         except Exception:
             del self.param_groups[before:]
@@ -161,9 +164,10 @@ def _axes(param: Any) -> int:
 
 
 def _coefficients(given: Any) -> tuple[tuple[float, float, float], ...]:
-    if given == "polar_express":
-        return POLAR_EXPRESS
+    if isinstance(given, str) and given in COEFFICIENTS:
+        return COEFFICIENTS[given]
     rows = [given] if isinstance(given, (tuple, list)) and given and isinstance(given[0], (int, float)) else given
     if isinstance(rows, (tuple, list)) and rows and all(isinstance(r, (tuple, list)) and len(r) == 3 for r in rows):
         return tuple((float(a), float(b), float(c)) for a, b, c in rows)
-    raise ValueError(f"Invalid ns_coefficients: {given!r}; legal is (a, b, c), a list of triples, or 'polar_express'")
+    known = ", ".join(map(repr, COEFFICIENTS))
+    raise ValueError(f"Invalid ns_coefficients: {given!r}; legal is (a, b, c), a list of triples, or one of {known}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.optim.optimizer import ParamsT
 
+from thalweg import flows
 from thalweg.named import Named
 from thalweg.recipe import Recipe
 from thalweg.recipes import MOMENTUM, STABLE_SGD
@@ -17,7 +18,11 @@ from thalweg.slots.law import Heavy
 _NESTEROV = Average("momentum_buffer", Heavy(nesterov=True))
 
 
-@register("sgd", source="Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013", aliases=("momentum", "nag"))
+@register(
+    "sgd",
+    source="Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013",
+    aliases=("momentum", "heavyball", "nag", "nesterov"),
+)
 class SGD(Named):
     """Stochastic gradient descent, with momentum, dampening and Nesterov's form; torch.optim.SGD's drop-in.
 
@@ -27,19 +32,23 @@ class SGD(Named):
         b <- momentum*b + (1-dampening)*g          (first step: b <- g)
         u = b, or g + momentum*b with nesterov, or g where momentum = 0
         p <- p - lr*u
+        lr_inside: b <- momentum*b + (1-dampening)*lr*g ; p <- p - b, or p - (lr*g + momentum*b) with nesterov
 
     Args:
         params: parameters, ``(name, parameter)`` pairs or groups.
         lr: learning rate, >= 0.
-        momentum: >= 0; 0 keeps no state.
+        momentum: >= 0; 0 keeps no state. Polyak's heavy ball without nesterov.
         dampening: <= 1; read only with momentum, and 0 with nesterov.
         weight_decay: coupled (L2) decay, >= 0.
         nesterov: read the momentum one step ahead; needs momentum > 0.
+        lr_inside: keep the learning rate inside the buffer (Sutskever, Caffe); needs momentum > 0.
         maximize: ascend instead of descend.
         options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: momentum_buffer, 4 bytes per parameter (0 without momentum). Memory: 1 pass, 5 words per element (3).
-    The learning rate stays outside the buffer, as in torch: lowering it slows the stored velocity at once.
+    The learning rate stays outside the buffer, as in torch: lowering it slows the stored velocity at once. With
+    ``lr_inside`` (state: velocity) past gradients keep the rate of their step; at a constant rate both are the same.
+    Without momentum and weight_decay sparse gradients touch only their rows, exactly.
 
     Raises:
         ValueError: a number out of range, nesterov without momentum, dampening without effect.
@@ -52,7 +61,7 @@ class SGD(Named):
         tensor([0.8000, 0.8000])
     """
 
-    structure = ("momentum", "dampening", "nesterov")
+    structure = ("momentum", "dampening", "nesterov", "lr_inside")
 
     def __init__(
         self,
@@ -63,6 +72,7 @@ class SGD(Named):
         weight_decay: float = 0,
         nesterov: bool = False,
         *,
+        lr_inside: bool = False,
         maximize: bool = False,
         **options: Any,
     ) -> None:
@@ -74,17 +84,24 @@ class SGD(Named):
             dampening=dampening,
             weight_decay=weight_decay,
             nesterov=nesterov,
+            lr_inside=lr_inside,
             maximize=maximize,
         )
 
     @classmethod
-    def build(cls, momentum: bool, dampening: bool, nesterov: bool) -> Recipe:  # type: ignore[override]
+    def build(cls, momentum: bool, dampening: bool, nesterov: bool, lr_inside: bool) -> Recipe:  # type: ignore[override]
         if nesterov and (not momentum or dampening):
             raise ValueError("nesterov needs momentum > 0 and dampening = 0")
         if not momentum:
             if dampening:
                 raise ValueError("SGD: dampening has no effect without momentum; leave it at 0")
+            if lr_inside:
+                raise ValueError(
+                    "lr_inside needs momentum > 0: there is no buffer for the learning rate to be inside of"
+                )
             return PLAIN
+        if lr_inside:
+            return MOMENTUM.but(first=Average("velocity", Heavy(nesterov=nesterov)), flow=flows.step_first)
         return MOMENTUM.but(first=_NESTEROV) if nesterov else MOMENTUM
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from thalweg.hyper import Hyper
 from thalweg.ops import mix
-from thalweg.slots.base import Slot, State, mean
-from thalweg.slots.law import Debiased, Law, Rising
+from thalweg.slots.base import Slot, State
+from thalweg.slots.law import Debiased, Law
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +32,9 @@ class Average(Slot):
     @property
     def numbers(self) -> Mapping[str, float]:  # type: ignore[override]
         return self.law.numbers
+
+    def idle(self, h: Mapping[str, Any]) -> bool:
+        return self.law.idle
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return self.law.weights(h, t, numbers)._asdict()
@@ -78,10 +81,11 @@ class Interpolate(Slot):
 
 @dataclass(frozen=True, repr=False)
 class Largest(Slot):
-    """AMSGrad: the largest second moment so far, taken before the bias correction, as torch does."""
+    """AMSGrad: the largest second moment so far, taken before the bias correction as torch does, or after it."""
 
     inner: Average
     role: str = "max_exp_avg_sq"
+    corrected: bool = False
 
     def hypers(self) -> dict[str, Hyper]:
         return self.inner.hypers()
@@ -93,11 +97,15 @@ class Largest(Slot):
         return self.inner.scalars(h, t, numbers)
 
     def __call__(self, x: Any, h: Any, g: Any) -> Any:
-        x[self.role] = largest = torch.maximum(x[self.role], self.inner.accumulate(x, h, g))
-        return self.inner.read(h, largest, g)
+        v = self.inner.accumulate(x, h, g)
+        if self.corrected:
+            v = self.inner.read(h, v, g)
+        x[self.role] = largest = torch.maximum(x[self.role], v)
+        return largest if self.corrected else self.inner.read(h, largest, g)
 
     def equation(self, x: str = "g") -> str:
-        return f"{self.inner.equation(x)}, with the largest v so far in place of v"
+        which = "corrected v" if self.corrected else "v"
+        return f"{self.inner.equation(x)}, with the largest {which} so far in place of {which}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,51 +130,6 @@ class Centred(Slot):
 
     def equation(self, x: str = "g") -> str:
         return f"{self.square.equation(x)} ; {self.average.law.text('a', x)} ; v = max(v - a^2, 0)"
-
-
-#: The least a factored second moment can be: about the smallest normal float32.
-TINY = 1.2e-38
-
-
-@dataclass(frozen=True, repr=False)
-class Factored(Slot):
-    """Adafactor's second moment: row and column means whose product stands for the matrix."""
-
-    scope: ClassVar[str] = "row"
-    law: Law = Rising()
-
-    def hypers(self) -> dict[str, Hyper]:
-        return {**self.law.hypers(), "eps.0": Hyper(1e-30)}
-
-    def state(self, shape: tuple[int, ...]) -> dict[str, State]:
-        if len(shape) < 2:
-            return {"exp_avg_sq": State()}
-        return {
-            "exp_avg_sq_row": State(shape=shape[:-1]),
-            "exp_avg_sq_col": State(shape=(*shape[:-2], shape[-1])),
-        }
-
-    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
-        return {**self.law.weights(h, t, numbers)._asdict(), "eps": h["eps.0"]}
-
-    def __call__(self, x: Any, h: Any, g: Any) -> Generator[Any, Any, Any]:
-        q = g * g + h.eps
-        if x.ndim < 2:
-            x["exp_avg_sq"] = v = mix(h.keep, x["exp_avg_sq"], h.gain, q)
-            return v
-        rows, columns = yield mean(q, -1), mean(q, -2)
-        x["exp_avg_sq_row"] = r = mix(h.keep, x["exp_avg_sq_row"], h.gain, rows)
-        x["exp_avg_sq_col"] = c = mix(h.keep, x["exp_avg_sq_col"], h.gain, columns)
-        middle = yield mean(r, -1)
-        # One root of the whole quotient follows (the precise "square root last" form). A row and a column without
-        # gradients meet in eps^2/mean(r), which float32 cannot hold; the gradient there is zero whatever it is over.
-        return ((r / middle.unsqueeze(-1)).unsqueeze(-1) * c.unsqueeze(-2)).clamp(min=TINY)
-
-    def equation(self, x: str = "g") -> str:
-        return (
-            f"q = {x}^2 + eps.0 ; {self.law.text('R', 'rowmean(q)')} ; C likewise over columns ; v = R*C/mean(R)"
-            "   (0-d and 1-d tensors: v is the full average of q)"
-        )
 
 
 def adam_moments(first: Law | None = None, second: Law | None = None) -> dict[str, Slot]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import torch
+
 from thalweg.hyper import Hyper
 
 #: What of a tensor a slot must see at once, from the narrowest to the widest.
@@ -18,10 +20,14 @@ SCOPES = ("element", "tensor", "row", "matrix")
 
 @dataclass(frozen=True)
 class State:
-    """How one state tensor starts: filled with a number or copied from the parameter; like it, or of ``shape``."""
+    """How one state tensor starts: filled with a number or copied from the parameter; like it, or of ``shape``.
+
+    ``dtype`` is for what are not numbers of the parameter's precision, such as bits; it needs a ``shape``.
+    """
 
     fill: float | str = 0.0
     shape: tuple[int, ...] | None = None
+    dtype: torch.dtype | None = None
 
 
 Over = str | int | tuple[int, ...]
@@ -33,7 +39,7 @@ class Request:
 
     ``over`` is ``"tensor"``, ``"group"`` or ``"model"`` (every tensor of the parameter group, or of the model, that
     shares this slot), an axis (which goes), a tuple of axes (which stay, with length one), or ``"matrix"``.
-    ``how`` is "sum", "mean" or "max". With ``slot``, what comes back is what its ``settle`` makes of the totals.
+    ``how`` is "sum", "mean" or "max". A whole-matrix function may take ``others`` beside the value. With ``slot``, what comes back is what its ``settle`` makes of the totals.
     """
 
     value: Any
@@ -41,6 +47,7 @@ class Request:
     how: str = "sum"
     function: Any = None
     slot: Slot | None = None
+    others: tuple[Any, ...] = ()
 
 
 def total(value: Any, over: Over = "tensor") -> Request:
@@ -63,9 +70,9 @@ def settled(slot: Slot, *values: Any) -> tuple[Request, ...]:
     return tuple(Request(value, slot.couples, slot=slot) for value in values)
 
 
-def matrices(function: Any, value: Any) -> Request:
-    """Ask for ``function`` of a stack of whole matrices of equal shape ``(batch, *shape)``."""
-    return Request(value, "matrix", function=function)
+def matrices(function: Any, value: Any, *others: Any) -> Request:
+    """Ask for ``function`` of stacks of whole matrices, ``(batch, *shape)``, one stack a value; it returns one stack."""
+    return Request(value, "matrix", function=function, others=others)
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,12 @@ class Slot:
     * ``settle(h, totals)``: runs once per step and coupled set, when the totals asked for with ``settled`` are known;
       ``h`` holds the options and ``group_numbers`` of the set's first group, and moving the latter here moves them
       in every group of the set.
+    * ``idle(h)``: whether a zero gradient changes nothing, so that a sparse gradient's absent rows need no work.
+    * ``lazy``: whether absent rows are left alone even where a zero gradient would change them.
+    * ``silent``: how many first steps of a parameter move nothing and do not count; see ``Recipe.scalars``.
+    * ``check(recipe)``: raises a ValueError where the slot cannot stand in that recipe.
     * ``scalars(h, t, numbers)``: host numbers of step ``t`` (1, 2, ...) in float64; a ``bool`` chooses a graph.
+    * ``has_modes`` and ``turn(param, state, training)``: for outer methods that hold other weights in ``eval()`` mode.
     * ``__call__(x, h, ...)``: the formula. ``x`` is the tensor's view (``x.param``, ``x.grad``, ``x["role"]``),
       ``h`` holds this step's scalars. A reduction is asked for with ``s = yield total(u * u)``.
     * ``equation(x)``: the formula in plain text, with ``x`` for what comes in.
@@ -94,6 +106,9 @@ class Slot:
     numbers: ClassVar[Mapping[str, float]] = {}
     group_numbers: ClassVar[Mapping[str, float]] = {}
     needs_loss: ClassVar[bool] = False
+    has_modes: ClassVar[bool] = False
+    lazy: ClassVar[bool] = False
+    silent: ClassVar[int] = 0
 
     def hypers(self) -> dict[str, Hyper]:
         return {}
@@ -106,6 +121,12 @@ class Slot:
 
     def settle(self, h: dict[str, Any], totals: tuple[float, ...]) -> tuple[float, ...]:
         raise NotImplementedError(f"{type(self).__name__} settles nothing")
+
+    def check(self, recipe: Any) -> None:
+        pass
+
+    def turn(self, param: Any, state: dict[str, Any], training: bool) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has one mode only")
 
     def into(self, recipe: Any) -> Any:
         """The recipe with this slot in it; a ValueError where the two do not fit together."""
@@ -121,6 +142,10 @@ class Slot:
     def on_host(self) -> bool:
         """Whether the slot has no formula of its own: a rate that is known before the step."""
         return type(self).__call__ is Slot.__call__
+
+    def idle(self, h: Mapping[str, Any]) -> bool:
+        """Whether a zero gradient leaves parameter and state as they are, with these options of the group."""
+        return self.on_host
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {}

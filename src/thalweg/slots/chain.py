@@ -31,6 +31,10 @@ class Chain(Slot):
         return any(slot.needs_loss for slot in self.slots)
 
     @property
+    def lazy(self) -> bool:  # type: ignore[override]
+        return any(slot.lazy for slot in self.slots)
+
+    @property
     def numbers(self) -> Mapping[str, float]:  # type: ignore[override]
         return {k: v for slot in self.slots for k, v in slot.numbers.items()}
 
@@ -41,6 +45,9 @@ class Chain(Slot):
     @property
     def on_host(self) -> bool:
         return all(slot.on_host for slot in self.slots)
+
+    def idle(self, h: Mapping[str, Any]) -> bool:
+        return all(slot.idle(h) for slot in self.slots)
 
     def hypers(self) -> dict[str, Hyper]:
         return {k: v for slot in self.slots for k, v in slot.hypers().items()}

@@ -30,6 +30,22 @@ _POLAR = (
 POLAR_EXPRESS = (*((a / 1.01, b / 1.01**3, c / 1.01**5) for a, b, c in _POLAR), (1.875, -1.25, 0.375))
 
 
+#: Matrices in one parameter, stacked along its first axis.
+PARTS = Hyper(1.0, 1.0)
+
+#: A list of five for X/(1.02*|X| + 1e-6), as used in speed runs (github.com/KellerJordan/modded-nanogpt); its own safety
+#: factor of 1.02 is worked into all rows but the last.
+MODDED_NANOGPT = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+#: The lists by the names that Muon knows them by.
+COEFFICIENTS = {"polar_express": POLAR_EXPRESS, "modded_nanogpt": MODDED_NANOGPT}
+
+
 def newton_schulz(
     stack: Tensor,
     steps: int,
@@ -38,11 +54,11 @@ def newton_schulz(
     dtype: torch.dtype,
     safety: float = 1.0,
 ) -> Tensor:
-    """The nearest orthogonal matrices to a stack ``(batch, rows, ...)``, approximately, by matrix products alone.
+    """The nearest orthogonal matrices to a stack ``(batch, rows, columns)``, approximately, by matrix products alone.
 
-    Axes after the second are flattened into the columns. ``coefficients`` are used in turn and the last one repeats.
+    ``coefficients`` are used in turn and the last one repeats.
     """
-    x = stack.flatten(2).to(dtype)
+    x = stack.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
@@ -51,13 +67,27 @@ def newton_schulz(
         a, b, c = coefficients[min(i, len(coefficients) - 1)]
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(stack.dtype).reshape(stack.shape)
+    return (x.mT if tall else x).to(stack.dtype)
 
 
 def polar_factor(stack: Tensor) -> Tensor:
     """U V^T of the singular value decomposition, exactly: the limit that Newton-Schulz approaches."""
-    u, _, vh = torch.linalg.svd(stack.flatten(2), full_matrices=False)
-    return (u @ vh).reshape(stack.shape)
+    u, _, vh = torch.linalg.svd(stack, full_matrices=False)
+    return u @ vh
+
+
+def as_matrices(stack: Tensor, parts: int) -> Tensor:
+    """A stack ``(batch, *shape)`` as matrices ``(batch*parts, rows, columns)``.
+
+    ``parts`` matrices stand one after the other along the first axis of each shape; where that uses the axis up, as in
+    a stack of experts, the next axis holds the rows. Axes after the rows are flattened into the columns.
+    """
+    if parts > 1:
+        batch, first, *rest = stack.shape
+        if first % parts:
+            raise ValueError(f"parts={parts} does not divide the first axis of a parameter of shape {(first, *rest)}")
+        stack = stack.reshape(batch * parts, *(() if first == parts else (first // parts,)), *rest)
+    return stack.flatten(2)
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,23 +117,23 @@ class Orthogonal(Slot):
     exact: bool = False
 
     def hypers(self) -> dict[str, Hyper]:
-        return {"eps": Hyper(1e-7, EPS.low, EPS.high)}
+        return {"eps": Hyper(1e-7, EPS.low, EPS.high), "parts": PARTS}
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
-        return {"eps": h["eps"]}
+        return {"eps": h["eps"], "parts": h["parts"]}
 
-    def _function(self, eps: float) -> Callable[[Tensor], Tensor]:
-        if self.exact:
-            return polar_factor
-
+    def _function(self, eps: float, parts: float) -> Callable[[Tensor], Tensor]:
         def function(stack: Tensor) -> Tensor:
+            each = as_matrices(stack, int(parts))
+            if self.exact:
+                return polar_factor(each).reshape(stack.shape)
             dtype = getattr(torch, self.dtype, None) or (stack.dtype if stack.device.type == "cpu" else torch.bfloat16)
-            return newton_schulz(stack, self.steps, self.coefficients, eps, dtype, self.safety)
+            return newton_schulz(each, self.steps, self.coefficients, eps, dtype, self.safety).reshape(stack.shape)
 
         return function
 
     def __call__(self, x: Any, h: Any, u: Any) -> Generator[Request, Any, Any]:
-        return (yield matrices(self._function(h.eps), u))
+        return (yield matrices(self._function(h.eps, h.parts), u))
 
     def equation(self, x: str = "g") -> str:
         if self.exact:

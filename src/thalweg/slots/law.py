@@ -30,6 +30,8 @@ class Law:
 
     corrects: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    #: Whether a value of zero leaves the average as it is.
+    idle: ClassVar[bool] = False
     numbers: ClassVar[Mapping[str, float]] = {}
     __repr__ = law_repr
 
@@ -85,17 +87,30 @@ class Debiased(Plain):
 
 @dataclass(frozen=True, repr=False)
 class LookingAhead(Plain):
-    """Exponential average read one step ahead (Nesterov), as Muon does."""
+    """Exponential average read one step ahead (Nesterov), as Muon does.
+
+    ``correction``: "" for none, "joint" divides what is read by the weight 1-beta^(t+1) it has gathered, "separate"
+    divides the average by that weight and the new value by its own, 1-beta^t (NAdam with a constant beta).
+    """
 
     mixes: ClassVar[bool] = True
     default: float = 0.95
+    correction: str = ""
 
     def text(self, s: str, x: str) -> str:
-        return f"{super().text(s, x)} ; read {self.beta}*{s} + (1-{self.beta})*{x}"
+        b = self.beta
+        read = f"{b}*{s} + (1-{b})*{x}"
+        if self.correction == "joint":
+            read = f"({read})/(1-{b}^(t+1))"
+        elif self.correction == "separate":
+            read = f"{b}*{s}/(1-{b}^(t+1)) + (1-{b})*{x}/(1-{b}^t)"
+        return f"{super().text(s, x)} ; read {read}"
 
     def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
         beta = h[self.beta]
-        return Weights(beta, 1 - beta, beta, 1 - beta)
+        ahead = 1 - beta ** (t + 1) if self.correction else 1.0
+        now = {"joint": ahead, "separate": 1 - beta**t}.get(self.correction, 1.0)
+        return Weights(beta, 1 - beta, beta / ahead, (1 - beta) / now)
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,11 +168,30 @@ class Heavy(Law):
 class Sum(Law):
     """Everything counts for ever (Adagrad)."""
 
+    idle: ClassVar[bool] = True
+
     def text(self, s: str, x: str) -> str:
         return f"{s} <- {s} + {x}"
 
     def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
         return Weights(1.0, 1.0)
+
+
+@dataclass(frozen=True, repr=False)
+class Fading(Law):
+    """A sum whose terms fade: the exponential average without its gain, and with beta = 1 Adagrad's sum (RMSpropV2)."""
+
+    beta: str = "alpha"
+    default: float = 0.9
+
+    def text(self, s: str, x: str) -> str:
+        return f"{s} <- {self.beta}*{s} + {x}"
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {self.beta: Hyper(self.default, 0.0, 1.0, open_high=False)}
+
+    def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
+        return Weights(h[self.beta], 1.0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -187,12 +221,26 @@ class Growing(Law):
 class Rising(Law):
     """Adafactor's memory that lengthens with t: the first value is taken whole, no correction is needed."""
 
+    rate: str = "decay_rate"
+    default: float = -0.8
+
     def text(self, s: str, x: str) -> str:
-        return f"B = 1 - t^decay_rate ; {s} <- B*{s} + (1-B)*{x}"
+        return f"B = 1 - t^{self.rate} ; {s} <- B*{s} + (1-B)*{x}"
 
     def hypers(self) -> dict[str, Hyper]:
-        return {"decay_rate": Hyper(-0.8, -math.inf, 0.0)}
+        return {self.rate: Hyper(self.default, -math.inf, 0.0)}
 
     def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
-        taken = t ** h["decay_rate"]
+        taken = t ** h[self.rate]
         return Weights(1 - taken, taken)
+
+
+@dataclass(frozen=True, repr=False)
+class Undamped(Debiased):
+    """The corrected average of Debiased, taking in whole values: 1/(1-beta) times as large (LAMB's grad_averaging)."""
+
+    def text(self, s: str, x: str) -> str:
+        return f"{s} <- {self.beta}*{s} + {x} ; read {s}/(1-{self.beta}^t)"
+
+    def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
+        return super().weights(h, t, numbers)._replace(gain=1.0)

@@ -72,11 +72,13 @@ class RelativeRate(Slot):
     """Adafactor: rho, times the root mean square of the parameter where ``parameter_scale``.
 
     rho is ``lr``, or with ``relative`` min(1e-2, 1/sqrt(t)), rising as 1e-6*t instead of 1e-2 with ``warmup``.
+    ``capped`` (torch.optim): rho is min(lr, 1/sqrt(t)), which the decay does not see.
     """
 
     parameter_scale: bool = True
     relative: bool = True
     warmup: bool = False
+    capped: bool = False
 
     @property
     def scope(self) -> str:  # type: ignore[override]
@@ -92,7 +94,8 @@ class RelativeRate(Slot):
         return min(1e-6 * t if self.warmup else 1e-2, 1 / math.sqrt(t))
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
-        return {"rho": h["lr"], **({"eps": h["eps.1"]} if self.parameter_scale else {})}
+        rho = min(h["lr"], 1 / math.sqrt(t)) if self.capped else h["lr"]
+        return {"rho": rho, **({"eps": h["eps.1"]} if self.parameter_scale else {})}
 
     def __call__(self, x: Any, h: Any) -> Generator[Request, Any, Any]:
         if not self.parameter_scale:
@@ -102,4 +105,5 @@ class RelativeRate(Slot):
 
     def equation(self, x: str = "g") -> str:
         rho = f"min({'1e-6*t' if self.warmup else '1e-2'}, 1/sqrt(t))" if self.relative else "lr"
+        rho = "min(lr, 1/sqrt(t))" if self.capped else rho
         return f"lr <- max(eps.1, rms(p))*{rho}" if self.parameter_scale else f"lr <- {rho}"

@@ -27,39 +27,66 @@ class OverSqrt(Slot):
     def hypers(self) -> dict[str, Hyper]:
         return {} if self.eps is None else {"eps": Hyper(self.eps, EPS.low, EPS.high)}
 
+    def idle(self, h: Mapping[str, Any]) -> bool:
+        return True
+
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         if self.eps is None:
             return {}
-        return {"eps": h["eps"] / math.sqrt(self.raw.raw(h, t)) if self.raw else h["eps"]}
+        weight = self.raw.raw(h, t) if self.raw else 1.0
+        return {"eps": h["eps"] / (weight if self.inside else math.sqrt(weight))}
+
+    def denominator(self, h: Any, v: Any) -> Any:
+        """The root of v, with eps beside it or under it."""
+        if self.eps is None:
+            return v.sqrt()
+        return (v + h.eps).sqrt() if self.inside else v.sqrt() + h.eps
 
     def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
-        if self.eps is None:
-            return m / v.sqrt()
-        return m / (v + h.eps).sqrt() if self.inside else m / (v.sqrt() + h.eps)
+        return m / self.denominator(h, v)
 
     def equation(self, x: str = "g") -> str:
         if self.eps is None:
             return f"u = {x}/sqrt(v)"
-        eps = "eps/sqrt(weight of the un-normalised v)" if self.raw else "eps"
+        weight = "weight of the un-normalised v"
+        eps = f"eps/{weight if self.inside else f'sqrt({weight})'}" if self.raw else "eps"
         return f"u = {x}/sqrt(v + {eps})" if self.inside else f"u = {x}/(sqrt(v) + {eps})"
 
 
 @dataclass(frozen=True, repr=False)
+class Over(Slot):
+    """The step is the first moment over the second, which is of the gradient's own order (Adamax)."""
+
+    def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
+        return m / v
+
+    def equation(self, x: str = "g") -> str:
+        return f"u = {x}/v"
+
+
+def rectification(beta: float, t: int, threshold: float) -> float | None:
+    """RAdam's factor on the adaptive step t, or None while the variance of its denominator is out of hand."""
+    power = beta**t
+    limit = 2 / (1 - beta) - 1
+    rho = limit - 2 * t * power / (1 - power)
+    if rho <= threshold:
+        return None
+    return math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+
+
+@dataclass(frozen=True, repr=False)
 class Rectified(Slot):
-    """RAdam: the adaptive step times its rectification once rho_t > 5, the bare corrected momentum before."""
+    """RAdam: the adaptive step times its rectification once rho_t > threshold, the bare corrected momentum before."""
 
     def hypers(self) -> dict[str, Hyper]:
-        return {"betas.1": Hyper(0.999, 0.0, 1.0), "eps": EPS}
+        return {"betas.1": Hyper(0.999, 0.0, 1.0), "eps": EPS, "threshold": Hyper(5.0, 4.0)}
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
-        power = h["betas.1"] ** t
-        limit = 2 / (1 - h["betas.1"]) - 1
-        rho = limit - 2 * t * power / (1 - power)
-        if rho <= 5:
+        rectified = rectification(h["betas.1"], t, h["threshold"])
+        if rectified is None:
             return {"times": 1.0, "root": 0.0, "plus": 1.0}
-        rectified = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
         # v arrives bias-corrected and the authors add eps to the root of the uncorrected average.
-        return {"times": rectified, "root": 1.0, "plus": h["eps"] / math.sqrt(1 - power)}
+        return {"times": rectified, "root": 1.0, "plus": h["eps"] / math.sqrt(1 - h["betas.1"] ** t)}
 
     def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
         return m * h.times / (v.sqrt() * h.root + h.plus)
@@ -68,5 +95,5 @@ class Rectified(Slot):
         return (
             "rho_t = rho_inf - 2t*betas.1^t/(1-betas.1^t), rho_inf = 2/(1-betas.1) - 1 ;"
             " r = sqrt((rho_t-4)(rho_t-2)rho_inf/((rho_inf-4)(rho_inf-2)rho_t)) ;"
-            " u = r*m/(sqrt(v) + eps/sqrt(1-betas.1^t)) if rho_t > 5 else m"
+            " u = r*m/(sqrt(v) + eps/sqrt(1-betas.1^t)) if rho_t > threshold else m"
         )

@@ -1,0 +1,200 @@
+"""Adam in the eigenbasis of Shampoo's preconditioner: the basis, and what SOAP does after the step."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from thalweg import flows
+from thalweg.hyper import Hyper
+from thalweg.ops import mix
+from thalweg.slots.base import Request, Slot, State, matrices, mean
+from thalweg.slots.decay import Decoupled
+
+
+def turn(stack: Tensor, *bases: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], back: bool) -> Tensor:
+    """Each axis of ``axes`` of a stack ``(batch, *shape)`` multiplied by its basis, or by the inverse to come back."""
+    turned = stack.reshape(stack.shape[0], *shape)
+    for axis, basis in zip(axes, bases, strict=True):
+        last = turned.movedim(axis + 1, -1)
+        flat = last.reshape(last.shape[0], -1, last.shape[-1]) @ (basis.mT if back else basis)
+        turned = flat.reshape(last.shape).movedim(-1, axis + 1)
+    return turned.reshape(stack.shape)
+
+
+def gram(stack: Tensor, *, shape: tuple[int, ...], axis: int) -> Tensor:
+    """The products of a tensor's slices along one axis, with each other: for a matrix G G^T or G^T G."""
+    rows = stack.reshape(stack.shape[0], *shape).movedim(axis + 1, 1).reshape(stack.shape[0], shape[axis], -1)
+    return rows @ rows.mT
+
+
+def eigenvectors(stack: Tensor) -> Tensor:
+    """Orthonormal eigenvectors of symmetric matrices as columns, that of the largest eigenvalue first.
+
+    What is not finite is left to show in the gradients that are turned, rather than refused here.
+    """
+    return torch.linalg.eigh(stack.nan_to_num())[1].flip(-1)
+
+
+def descending(stack: Tensor, bases: Tensor) -> Tensor:
+    """The order of basis vectors by the eigenvalues that they stand for, the largest first."""
+    return ((stack @ bases) * bases).sum(-2).argsort(dim=-1, descending=True)
+
+
+def refined(stack: Tensor, bases: Tensor, order: Tensor) -> Tensor:
+    """One power iteration, made orthonormal again, from the basis vectors in that order."""
+    ordered = bases.gather(-1, order.unsqueeze(-2).expand_as(bases))
+    return torch.linalg.qr((stack @ ordered).nan_to_num())[0]
+
+
+def reordered(stack: Tensor, *orders: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """The entries of a stack ``(batch, *shape)`` along each axis of ``axes``, in that axis's order."""
+    found = stack.reshape(stack.shape[0], *shape)
+    for axis, order in zip(axes, orders, strict=True):
+        last = found.movedim(axis + 1, -1)
+        where = order.view(order.shape[0], *(1,) * (last.ndim - 2), -1).expand_as(last)
+        found = last.gather(-1, where).movedim(-1, axis + 1)
+    return found.reshape(stack.shape)
+
+
+@dataclass(frozen=True, repr=False)
+class Eigenbasis(Slot):
+    """SOAP's basis: the eigenvectors of an average of the gradient's products along each axis.
+
+    For the flow ``in_basis``. The first step of a parameter only sets the basis; afterwards it follows by one power
+    iteration every ``precondition_frequency`` steps, its vectors sorted by eigenvalue, and with them the second moment.
+    0-d tensors, 1-d ones unless ``precondition_1d``, and axes above ``max_precond_dim`` keep their own coordinates.
+    ``merge_dims`` first joins neighbouring axes as long as their product does not exceed ``max_precond_dim``.
+    """
+
+    scope: ClassVar[str] = "matrix"
+    silent: ClassVar[int] = 1
+    max_precond_dim: int = 10000
+    merge_dims: bool = False
+    precondition_1d: bool = False
+
+    def __post_init__(self) -> None:
+        limit = self.max_precond_dim
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"Invalid max_precond_dim: {limit!r}; legal is a whole number of at least 1")
+
+    def check(self, recipe: Any) -> None:
+        if recipe.flow is not flows.in_basis:
+            raise ValueError(f"Eigenbasis needs flow=flows.in_basis, this recipe has {recipe.flow.__name__}")
+        shaped = recipe.second is not None and any(s.shape is not None for s in recipe.second.state((8, 8)).values())
+        if shaped:
+            raise ValueError(
+                f"{type(recipe.second).__name__} keeps its second moment in other shapes than the parameter's, which"
+                " cannot follow a basis whose vectors change places; use SOAP's own"
+            )
+
+    def folded(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape whose axes have bases: the tensor's own, or with neighbouring axes joined."""
+        if not self.merge_dims or len(shape) < 2:
+            return shape
+        found: list[int] = []
+        size = 1
+        for n in shape:
+            if size * n <= self.max_precond_dim:
+                size *= n
+            elif size > 1:
+                found.append(size)
+                size = n
+            else:
+                found.append(n)
+        return (*found, size) if size > 1 or not found else tuple(found)
+
+    def axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The axes of the folded shape that have a basis."""
+        if len(shape) < (1 if self.precondition_1d else 2):
+            return ()
+        return tuple(i for i, n in enumerate(self.folded(shape)) if n <= self.max_precond_dim)
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {
+            "betas.1": Hyper(0.95, 0.0, 1.0),
+            "shampoo_beta": Hyper(-1.0, -1.0, 1.0),
+            "precondition_frequency": Hyper(10.0, 1.0),
+        }
+
+    def state(self, shape: tuple[int, ...]) -> dict[str, State]:
+        sizes = self.folded(shape)
+        return {f"{role}_{i}": State(shape=(sizes[i],) * 2) for role in ("GG", "Q") for i in self.axes(shape)}
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        beta = h["betas.1"] if h["shampoo_beta"] < 0 else h["shampoo_beta"]
+        return {"keep": beta, "gain": 1 - beta, "refresh": t % int(h["precondition_frequency"]) == 0}
+
+    def __call__(self, x: Any, h: Any, value: Any, way: str, roles: tuple[str, ...] = ()) -> Generator[Any, Any, Any]:
+        """Turn ``value`` "in" or "out"; "start" the basis from it or "learn" from it, which reorders the state ``roles``.
+
+        What comes back from the last two is ``value`` as it was.
+        """
+        axes = self.axes(x.shape)
+        if not axes:
+            return value
+        if way in ("in", "out"):
+            bases = [x[f"Q_{i}"] for i in axes]
+            return (yield self._matrices(turn, x, value, *bases, axes=axes, back=way == "out"))
+        grams = yield tuple(self._matrices(gram, x, value, axis=i) for i in axes)
+        for i, g in zip(axes, grams, strict=True):
+            x[f"GG_{i}"] = mix(h.keep, x[f"GG_{i}"], h.gain, g)
+        if way == "start":
+            bases = yield tuple(matrices(eigenvectors, x[f"GG_{i}"]) for i in axes)
+        elif h.refresh:
+            pairs = [(x[f"GG_{i}"], x[f"Q_{i}"]) for i in axes]
+            orders = yield tuple(matrices(descending, *pair) for pair in pairs)
+            bases = yield tuple(matrices(refined, *p, o) for p, o in zip(pairs, orders, strict=True))
+            for role in roles:
+                x[role] = yield self._matrices(reordered, x, x[role], *orders, axes=axes)
+        else:
+            return value
+        for i, basis in zip(axes, bases, strict=True):
+            x[f"Q_{i}"] = basis
+        return value
+
+    def _matrices(self, function: Any, x: Any, *values: Any, **given: Any) -> Request:
+        return matrices(partial(function, shape=self.folded(x.shape), **given), *values)
+
+    def equation(self, x: str = "g") -> str:
+        return (
+            "for each axis: GG <- shampoo_beta*GG + (1-shampoo_beta)*(g's products along it), Q its eigenvectors,"
+            " refreshed every precondition_frequency steps (Q <- qr(GG*Q)), the first step sets them and moves nothing"
+            f" ; g, {x} and u = the step turned by Q of each axis, and u turned back"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class DecoupledAfter(Decoupled):
+    """Decoupled decay taken of the parameter that the step has led to, as in SOAP."""
+
+    def __call__(self, x: Any, h: Any, new: Any) -> Any:  # type: ignore[override]
+        return new * h.keep
+
+
+@dataclass(frozen=True, repr=False)
+class UnitRMS(Slot):
+    """Each tensor's step has root mean square one (``normalize_grads``), times Adam's corrections if they apply."""
+
+    scope = "tensor"
+    corrected: bool = True
+
+    def hypers(self) -> dict[str, Hyper]:
+        return {"betas.0": Hyper(0.95, 0.0, 1.0), "betas.1": Hyper(0.95, 0.0, 1.0)} if self.corrected else {}
+
+    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
+        times = (1 - h["betas.1"] ** t) ** 0.5 / (1 - h["betas.0"] ** t) if self.corrected else 1.0
+        return {"times": times}
+
+    def __call__(self, x: Any, h: Any, u: Any) -> Generator[Request, Any, Any]:
+        square = yield mean(u * u)
+        return u * h.times / (square.sqrt() + 1e-30)
+
+    def equation(self, x: str = "g") -> str:
+        times = "*sqrt(1-betas.1^t)/(1-betas.0^t)" if self.corrected else ""
+        return f"u = u/(rms(u) + 1e-30){times}"
