@@ -154,7 +154,7 @@ def test_the_loss_goes_through_the_scaler_to_the_optimizer() -> None:
     scaler.step(opt, loss=loss.detach())
     scaler.update()
     group = opt.param_groups[0]
-    assert group["loss_average"] == pytest.approx((1 - 0.999) / (2 + float(loss)))
+    assert group["loss_average"] == pytest.approx((1 - 0.999) / (2 + float(loss.detach())))
 
 
 def test_mistakes_are_named() -> None:
