@@ -1,13 +1,15 @@
 """Thalweg: deep-learning optimizers for PyTorch, each idea written once, composed freely, run in one fused pass."""
 
-from thalweg import amp, flows, schedules, slots
+from thalweg import accounting, amp, flows, layers, losses, schedules, slots
 from thalweg._version import __version__
 from thalweg.accumulation import Accumulator
+from thalweg.batchnorm import recalibrate
 from thalweg.optimizer import Optimizer
 from thalweg.optimizers.adafactor import Adafactor
 from thalweg.optimizers.adam import Adam, AdamS, AdamW, NAdam, RAdam
 from thalweg.optimizers.adam_mini import AdamMini
 from thalweg.optimizers.adam_variants import AdamAtan2, Adamax, AdaMomentum, AdamWarmup, SAdam, diffGrad
+from thalweg.optimizers.adama import AdamA
 from thalweg.optimizers.adanorm import AdaBeliefNorm, AdamNorm, RAdamNorm, diffGradNorm
 from thalweg.optimizers.adaptive import Adagrad, RMSprop
 from thalweg.optimizers.adaptive_memory import AdaptiveMemoryAdamW, AdaptiveMemorySGD
@@ -17,8 +19,8 @@ from thalweg.optimizers.constrained import AdamCPR, AdamW2
 from thalweg.optimizers.layerwise import LAMB, LARC, LARS
 from thalweg.optimizers.lbfgs import LBFGS
 from thalweg.optimizers.mars import MARS
-from thalweg.optimizers.moments import ADOPT, AdaBelief, AdEMAMix, StableAdamW
 from thalweg.optimizers.memory import SM3, SMMF, AdafactorBV, AdafactorTorch, Amos
+from thalweg.optimizers.moments import ADOPT, AdaBelief, AdEMAMix, StableAdamW
 from thalweg.optimizers.muon import Muon
 from thalweg.optimizers.pnm import PNM, AdaPNM
 from thalweg.optimizers.schedule_free import ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSGD
@@ -36,8 +38,8 @@ from thalweg.slots.blocks import SecondPerRow, SecondPerTensor
 from thalweg.slots.cautious import Cautious, CautiousDecay
 from thalweg.slots.classic import Lazy
 from thalweg.slots.clipping import AGC, ClipNorm, ClipValue, LayerNormAdaptation, NormaliseGradient, SoftClip
-from thalweg.slots.denominators import Atan2, EpsInside, Softplus
 from thalweg.slots.compact import Cover, Factored, Square
+from thalweg.slots.denominators import Atan2, EpsInside, Softplus
 from thalweg.slots.gradient import Centralise
 from thalweg.slots.moments import VarianceReduced
 from thalweg.slots.outer import Lookahead, ScheduleFree
@@ -80,6 +82,7 @@ __all__ = [
     "AdafactorTorch",
     "Adagrad",
     "Adam",
+    "AdamA",
     "AdamAtan2",
     "AdamCPR",
     "AdamMini",
@@ -144,6 +147,7 @@ __all__ = [
     "VarianceReduced",
     "Warmup",
     "__version__",
+    "accounting",
     "amp",
     "create",
     "define",
@@ -151,9 +155,12 @@ __all__ = [
     "diffGradNorm",
     "flows",
     "get",
+    "layers",
     "list_optimizers",
     "list_techniques",
+    "losses",
     "nSGDA",
+    "recalibrate",
     "roles",
     "route",
     "schedules",

@@ -137,6 +137,14 @@ def in_basis(r: Any, x: Any) -> Flow:
     return (yield from finish(r, x, u, lr, v))
 
 
+def fold(r: Any, x: Any) -> Flow:
+    """Take the gradient into both averages and move nothing: a micro-batch of AdamA."""
+    g = yield from r.gradient(x, x.grad)
+    yield from r.second(x, g)
+    yield from r.first(x, g)
+    return x.param
+
+
 def finish(r: Any, x: Any, u: Any, lr: Any, v: Any, taken: Any = None) -> Flow:
     """Decay, step, what comes after it, and the outer method; ``taken`` replaces lr where u holds it.
 

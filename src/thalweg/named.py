@@ -79,12 +79,16 @@ class Named(Optimizer):
         values = [bool(v) if isinstance(v := group[k], float) else v for k in self.structure]
         cls: Any = type(self)
         try:
-            return _build(cls, self.techniques, self.outer, *values)
+            return _build(cls, self.techniques, self._outer_of(group), *values)
         except TypeError:
             for key, value in zip(self.structure, values, strict=True):
                 if type(value).__hash__ is None:
                     raise TypeError(f"{key} cannot be a {type(value).__name__}, got {value!r}") from None
             raise
+
+    def _outer_of(self, group: Mapping[str, Any]) -> Slot | None:
+        """The outer method of a group; for classes where the group's options shape it."""
+        return self.outer
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The recipe for the group's options as they are now; a changed option takes effect at the next step."""

@@ -17,6 +17,7 @@ from thalweg import ADAMW, MUON, Lookahead, Optimizer, ScheduleFree
 SHAPES: tuple[tuple[int, ...], ...] = ((4, 3), (3,), (2, 3, 2), ())
 #: Options that make every optimizer move visibly in a few float32 steps.
 VISIBLE: dict[str, dict[str, Any]] = {
+    "schedulefree_radam": {"lr": 0.01, "silent_sgd_phase": False},  # or four steps move nothing
     "adalo": {"lr": 30.0},
     "adafactor": {},
     "prodigy": {"lr": 0.1, "d0": 0.1},
@@ -85,8 +86,17 @@ COMPOSED = [
 ]
 CASES = [*REGISTERED, *COMPOSED]
 #: Optimizers whose first step, as published, gathers state and moves nothing.
-STILL_AT_FIRST = ("adopt", "soap", "schedulefree_radam")
+STILL_AT_FIRST = ("adopt", "soap")
 AVERAGED = [c for c in CASES if "schedulefree" in c.id]
+
+
+def remembers(optimizer: Optimizer) -> str:
+    """"group" or "model" where tensors share numbers that outlive a step, such as a distance; else nothing."""
+    recipes = [optimizer.recipe_of(g) for g in optimizer.param_groups]
+    slots = [s for r in recipes for _, slot in r.slots() for s in getattr(slot, "slots", (slot,))]
+    if any(getattr(s, "rate", "plain") != "plain" for s in slots):  # Schedule-Free with a rate set by the group's count
+        return "group"
+    return max((s.couples for s in slots if s.couples and s.group_numbers), default="")
 
 
 def case(id: str) -> Case:

@@ -10,7 +10,19 @@ import torch
 from torch import nn
 
 import thalweg
-from contract.common import Case, bits, clones, make_params, members, routed, set_grads, signature, train, values
+from contract.common import (
+    Case,
+    bits,
+    clones,
+    make_params,
+    members,
+    remembers,
+    routed,
+    set_grads,
+    signature,
+    train,
+    values,
+)
 from thalweg import ADAMW, MUON, Optimizer
 
 FORMS = {
@@ -31,11 +43,14 @@ def test_every_form_of_params_trains_alike(named: Case, form: str) -> None:
     """Contract 1: list, generator, pairs and groups all train, to the same bits, and pairs keep their names."""
     params = make_params()
     expected = clones(params)
-    train(named.build(expected), expected, 3)
     optimizer = named.build(FORMS[form](params))
+    # A method with a number for each group is another one in other groups; there the other engine is the witness.
+    grouped = remembers(optimizer) == "group"
+    witness = named.build(FORMS[form](expected), engine="reference") if grouped else named.build(expected)
+    train(witness, expected, 3)
     assert sorted(map(id, members(optimizer))) == sorted(map(id, params))
     train(optimizer, params, 3)
-    if not form.startswith("group") and form != "tensor in group":
+    if not form.startswith("group") and form != "tensor in group" and not grouped:
         assert [bits(p) for p in params] == [bits(p) for p in expected]
     torch.testing.assert_close([p.data for p in params], [p.data for p in expected])
     if "pair" in form:
@@ -50,7 +65,7 @@ def test_built_from_one_parameter_alone(named: Case) -> None:
     cls = thalweg.get(named.id).cls
     for p in make_params():
         before = p.detach().clone()
-        train(cls([p]), [p], 2)
+        train(cls([p]), [p], 6)  # some move nothing in their first steps
         assert not torch.equal(p, before)
 
 
@@ -61,7 +76,7 @@ def test_rebuilt_from_its_own_groups(case: Case) -> None:
     twins = clones(params)
     twin_of = dict(zip(params, twins, strict=True))
     groups = [{**group, "params": [twin_of[p] for p in group["params"]]} for group in source.param_groups]
-    options = {k: v for k, v in case.options.items() if k == "outer"}
+    options = {k: v for k, v in case.options.items() if k in ("outer", "techniques")}
     rebuilt = type(source)(groups, engine="foreach", **options)
     assert [len(g["params"]) for g in rebuilt.param_groups] == [len(g["params"]) for g in source.param_groups]
     train(source, params, 3)
@@ -77,7 +92,7 @@ def test_rebuilt_from_defaults(named: Case) -> None:
     rebuilt = type(source)(twins, engine="foreach", **source.defaults)
     train(source, params, 2)
     train(rebuilt, twins, 2)
-    if named.id not in ("schedulefree_sgd", "schedulefree_adamw"):  # the outer method is no default of a group
+    if not named.id.startswith("schedulefree"):  # the outer method is no default of a group
         assert values(rebuilt) == values(source)
     torch.testing.assert_close([p.data for p in twins], [p.data for p in params])
 

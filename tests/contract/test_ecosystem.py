@@ -32,6 +32,7 @@ from contract.common import (
     clones,
     make_params,
     members,
+    remembers,
     set_grads,
     snapshot,
     train,
@@ -227,6 +228,13 @@ def test_groups_added_later(case: Case) -> None:
         fresh = thalweg.Optimizer(alone, thalweg.MUON, engine="foreach", lr=0.5)
     else:
         fresh = case.build([{"params": alone, **lr}])
+    if remembers(optimizer) == "model":  # the newcomers share what is known already; the other engine is the witness
+        others = make_params()
+        fresh = case.build(others, engine="reference")
+        train(fresh, others, 3)
+        for p in others:
+            p.grad = None
+        fresh.add_param_group({"params": alone, **lr})
     for p in params:
         p.grad = None
     train(optimizer, late, 3)

@@ -20,6 +20,7 @@ from contract.common import (
     gradient,
     make_params,
     members,
+    remembers,
     set_grads,
     snapshot,
     train,
@@ -147,6 +148,12 @@ def test_late_gradients_get_the_first_updates_of_a_fresh_optimizer(case: Case) -
         optimizer.step(loss=2.0)
     (alone,) = clones([late])
     fresh = case.build([alone], **LATE.get(case.id, {}))
+    if remembers(optimizer):  # what the others found out counts for the newcomer: only its own count starts anew
+        late.grad = gradient(late, 1, 5)
+        optimizer.step(loss=2.0)
+        assert [optimizer.state[p]["step"].item() for p in (early, late)] == [8, 1]
+        assert not torch.equal(late, alone)
+        return
     for t in range(1, 5):
         early.grad = None if case.id == "nsgda-global" else gradient(early, t)
         late.grad = gradient(late, t, 5)

@@ -83,6 +83,7 @@ COUNTED: dict[str, tuple[int, int]] = {
     "diffgradnorm": (2 + 9, 2),  # |g|, with L2: p g ; then p g q m v | p q m v
     "pnm": (7, 1),  # p g m n | p m n
     "adapnm": (11, 1),  # p g m n v w | p m n v w
+    "adama": (7, 1),
 }
 #: State that is set when it is made and never written again.
 READ_ONLY: dict[str, set[str]] = {"amos": {"scale"}}

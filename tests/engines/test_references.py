@@ -222,6 +222,7 @@ CASES = [
     Case("pnm", {**SGD, "decoupled_weight_decay": False}),
     Case("adapnm", {**ADAM, "betas": (0.8, 0.97, 0.6)}),
     Case("adapnm", {**ADAM, "betas": (0.8, 0.97, 1.5), "amsgrad": False, "decoupled_weight_decay": False}),
+    Case("adama", ADAM),
 ]
 
 

@@ -342,6 +342,11 @@ def _adanorm(options: Options) -> Options:
     return _renamed(_decoupled(kept), n_sma_threshold="threshold")
 
 
+def _adama(options: Options) -> Options:
+    """The micro-batches, N a step, are the caller's: N-1 times ``accumulate()``, then ``step()``."""
+    return _without(options, "N", "micro_gradient")
+
+
 def _same(options: Options) -> Options:
     return options
 
@@ -475,6 +480,7 @@ RULES: dict[str, _Rule] = {
     "AdaNorm: diffGradNorm": (thalweg.diffGradNorm, _adanorm, {}),
     "PNM": (thalweg.PNM, _decoupled, {}),
     "AdaPNM": (thalweg.AdaPNM, _decoupled, {}),
+    "AdamA (moment accumulation)": (thalweg.AdamA, _adama, {}),
 }
 
 

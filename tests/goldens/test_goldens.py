@@ -103,6 +103,8 @@ def run(entry: dict[str, Any], engine: str = "reference", **changes: Any) -> lis
                 p.grad = torch.sparse_coo_tensor(
                     torch.tensor([[t % 2]]), p.grad[t % 2 : t % 2 + 1], p.shape, check_invariants=True
                 )
+        if "micro_gradient" in hyper:
+            _fold_micro_batches(optimizer, params, t, hyper["N"])
         if rates:
             optimizer.param_groups[0]["lr"] = rates[t - 1]
         optimizer.step(loss=loss)  # type: ignore[call-arg]
@@ -112,6 +114,16 @@ def run(entry: dict[str, Any], engine: str = "reference", **changes: Any) -> lis
             got = torch.cat([v.reshape(-1) for v in shown]).tolist()
             compared.append((t, got, _flat(entry["steps"][str(t)])))
     return compared
+
+
+def _fold_micro_batches(optimizer: Any, params: list[torch.nn.Parameter], t: int, count: int) -> None:
+    """AdamA: all but the last of the step's micro-batches go into the moments; the last is left as the gradient."""
+    for j in range(count):
+        for p in params:
+            i = torch.arange(p.numel(), dtype=torch.float64).reshape(p.shape)
+            p.grad = (torch.sin(1.3 * t + 0.7 * i + 0.5 * j) + 0.1 * p.detach()) / count
+        if j < count - 1:
+            optimizer.accumulate()
 
 
 def _flat(value: Any) -> list[float]:

@@ -8,6 +8,7 @@ from .adafactor import Adafactor
 from .adalo import AdaLo
 from .adam import Adam, AdamS, AdamW, NAdam
 from .adam_variants import AdamAtan2, Adamax, AdaMomentum, AdamWarmup, DiffGrad, SAdam
+from .adama import AdamA
 from .adanorm import AdaBeliefNorm, AdamNorm, DiffGradNorm, RAdamNorm
 from .adaptive import AdaX
 from .base import Array, Reference
@@ -90,6 +91,7 @@ REFERENCES: dict[str, type[Reference]] = {
     "diffgradnorm": DiffGradNorm,
     "pnm": PNM,
     "adapnm": AdaPNM,
+    "adama": AdamA,
 }
 
 __all__ = [

@@ -23,11 +23,24 @@ from thalweg import (
     SoftClip,
     TrustRatio,
 )
+from thalweg.engine import compiled
 from thalweg.slots import L2, PlusDecay, UnitNorm
 from thalweg.slots.chain import Chain
 
 ENGINES = ("reference", "foreach", "compiled")
-SHAPES: dict[str, tuple[int, ...]] = {"matrix": (4, 6), "vector": (5,), "scalar": (), "conv": (3, 2, 2, 2), "thin": (5, 1)}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "matrix": (4, 6),
+    "vector": (5,),
+    "scalar": (),
+    "conv": (3, 2, 2, 2),
+    "thin": (5, 1),
+}
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of two tensors compile faster than the library's own, and differ from them in length only."""
+    monkeypatch.setattr(compiled, "CHUNK", 2)
 
 
 def values(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -77,14 +90,6 @@ FORMULAS: list[tuple[Any, Callable[[Tensor, Tensor], Tensor]]] = [
     (TrustRatio(), lambda p, g: g * norm(p) / norm(g)),
     (ClipRMS(0.4), lambda p, g: g / (rms(g) / 0.4).clamp(min=1)),
 ]  # fmt: skip
-
-
-def take_steps(opt: torch.optim.Optimizer, params: dict[str, Tensor], steps: int) -> None:
-    for t in range(1, steps + 1):
-        for (name, p), n in zip(params.items(), values(t).values(), strict=True):
-            p.grad = (n + 0.1 * p.detach()).to(p.dtype)
-            assert name in SHAPES
-        opt.step()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -108,8 +108,8 @@ class AdamMini(Partitioned):
         self._block, self._rules, self._otherwise = block, {**(rules or {}), **RULES}, otherwise
         self._heads = {"head": heads, "key": kv_heads or heads}
         self._undecayed = tuple(undecayed)
-        for value in (block, otherwise, *self._rules.values()):
-            _check(value)
+        for name, value in (("block", block), ("otherwise", otherwise), *self._rules.items()):
+            _check(name, value)
         recipes = {"row": PER_ROW, "tensor": PER_TENSOR, "full": ADAMW}
         recipes |= {k: ADAMW.but(second=SecondPerRow(heads=n)) for k, n in self._heads.items() if n}
         self.kinds = {k: Kind(r, {}) for k, r in recipes.items()}
@@ -130,7 +130,7 @@ class AdamMini(Partitioned):
 
     def kind_of(self, name: str, param: torch.Tensor, group: dict[str, Any]) -> str:
         given = group.get("block", self._block)
-        kind = self.block_of(name, param.ndim) if given is None else str(_check(given))
+        kind = self.block_of(name, param.ndim) if given is None else str(_check("block", given))
         if kind in self._heads:
             count = self._heads[kind]
             if not count:
@@ -149,7 +149,7 @@ class AdamMini(Partitioned):
         return {**super().__getstate__(), **{k: self.__dict__[k] for k in kept}}
 
 
-def _check(block: Any) -> Any:
+def _check(name: str, block: Any) -> Any:
     if block is not None and block not in BLOCKS:
-        raise ValueError(f"Invalid block: {block!r}; legal are {', '.join(map(repr, BLOCKS))}")
+        raise ValueError(f"Invalid {name}: {block!r}; legal are {', '.join(map(repr, BLOCKS))}")
     return block

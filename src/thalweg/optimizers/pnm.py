@@ -103,8 +103,8 @@ class AdaPNM(Named):
 
     State: exp_avg (the newer), neg_exp_avg, exp_avg_sq, max_exp_avg_sq, 16 bytes per parameter (amsgrad=False: 12).
     Memory: 1 pass, 11 words per element (9).
-    The correction 1-betas[0]^t is the published one, though each average has weight 1-betas[0]^(t+1) or less: the
-    first step is 1.7 times Adam's.
+    The correction 1-betas[0]^t is the published one, though the newer average holds 1-betas[0]^2 after one gradient:
+    the first step is 1.7 times Adam's.
 
     Example:
         >>> import torch, thalweg

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch.optim.optimizer import ParamsT
@@ -13,6 +14,7 @@ from thalweg.recipe import Recipe
 from thalweg.recipes import ADAMW, SCHEDULE_FREE_ADAMW, SCHEDULE_FREE_RADAM, SCHEDULE_FREE_SGD, SGD
 from thalweg.registry import register
 from thalweg.slots.average import Average
+from thalweg.slots.base import Slot
 from thalweg.slots.law import Debiased, Plain
 from thalweg.slots.outer import OnceRectified, ScheduleFree
 
@@ -110,7 +112,7 @@ class ScheduleFreeAdamW(_Averaged):
         warmup_steps: linear warm-up, >= 0.
         r: weights grow as k^r.
         weight_lr_power: weights follow the largest rate so far to this power.
-        inner_momentum: with more than 0 an average of g with this beta, over its weight, takes g's place in d; 0 <= x < 1.
+        inner_momentum: beta of an average of g, over its weight, that takes g's place in d; 0 (none) <= x < 1.
         paper: the form of the authors' class for the paper: gamma is multiplied by sqrt(1-betas[1]^k), k the group's
             count of steps, which lowers the first weights of the average too, and v is not corrected in d.
         maximize: ascend instead of descend.
@@ -147,7 +149,7 @@ class ScheduleFreeAdamW(_Averaged):
         maximize: bool = False,
         **options: Any,
     ) -> None:
-        outer = ScheduleFree(_beta(betas), warmup_steps, r, weight_lr_power, "corrected" if paper is True else "plain")
+        outer = ScheduleFree(_beta(betas), warmup_steps, r, weight_lr_power)
         super().__init__(
             params,
             options,
@@ -170,10 +172,9 @@ class ScheduleFreeAdamW(_Averaged):
     def _check_options(self, group: Mapping[str, Any]) -> None:
         super()._check_options(group)
         _check_beta(self.outer, group)
-        if group["paper"] != self.defaults["paper"]:
-            raise ValueError(
-                f"paper is the same for all groups, {self.defaults['paper']}; this one has {group['paper']}"
-            )
+
+    def _outer_of(self, group: Mapping[str, Any]) -> Slot | None:
+        return _with_rate(self.outer, "corrected" if group["paper"] else "plain")
 
 
 def _beta(betas: Any) -> float:
@@ -182,6 +183,11 @@ def _beta(betas: Any) -> float:
         raise ValueError(f"Invalid betas: {betas!r}; legal is a tuple of 2 numbers")
     Hyper(0.9, 0.0, 1.0, open_low=True).check("betas[0]", betas[0])
     return betas[0]
+
+
+def _with_rate(outer: Slot | None, rate: str) -> Slot:
+    assert isinstance(outer, ScheduleFree)
+    return replace(outer, rate=rate)
 
 
 def _check_beta(outer: Any, group: Mapping[str, Any]) -> None:
@@ -202,7 +208,7 @@ class ScheduleFreeRAdam(_Averaged):
                     d = g/(sqrt(v/(1-betas[1]^t)) + eps) + weight_decay*y
         otherwise:  gamma = 0 (silent_sgd_phase: nothing moves, such steps have no weight in x), else gamma = lr
                     d = g + weight_decay*y
-        z <- z - gamma*d ; x <- (1-c)*x + c*z      c: newest weight over the sum of weights k^r*gamma_max^weight_lr_power
+        z <- z - gamma*d ; x <- (1-c)*x + c*z      c: newest weight over the sum of weights
 
     Args:
         params: parameters, ``(name, parameter)`` pairs or groups.
@@ -229,6 +235,8 @@ class ScheduleFreeRAdam(_Averaged):
         tensor([0.8000, 0.8000])
     """
 
+    structure = ("silent_sgd_phase",)
+
     def __init__(
         self,
         params: ParamsT,
@@ -243,17 +251,26 @@ class ScheduleFreeRAdam(_Averaged):
         maximize: bool = False,
         **options: Any,
     ) -> None:
-        if not isinstance(silent_sgd_phase, bool):
-            raise TypeError(f"silent_sgd_phase must be True or False, got {silent_sgd_phase!r}")
-        outer = ScheduleFree(_beta(betas), 0, r, weight_lr_power, "silent" if silent_sgd_phase else "rectified")
+        outer = ScheduleFree(_beta(betas), 0, r, weight_lr_power)
         super().__init__(
-            params, options, outer, lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay, maximize=maximize
+            params,
+            options,
+            outer,
+            lr=lr,
+            betas=tuple(betas),
+            eps=eps,
+            weight_decay=weight_decay,
+            silent_sgd_phase=silent_sgd_phase,
+            maximize=maximize,
         )
 
     @classmethod
-    def build(cls) -> Recipe:  # type: ignore[override]
+    def build(cls, silent_sgd_phase: bool) -> Recipe:  # type: ignore[override]
         return ADAMW.but(first=None, ratio=OnceRectified())
 
     def _check_options(self, group: Mapping[str, Any]) -> None:
         super()._check_options(group)
         _check_beta(self.outer, group)
+
+    def _outer_of(self, group: Mapping[str, Any]) -> Slot | None:
+        return _with_rate(self.outer, "silent" if group["silent_sgd_phase"] else "rectified")

@@ -95,4 +95,6 @@ def list_schedules() -> dict[str, Callable[..., Any]]:
 
 def formula(name: str) -> str:
     """What a schedule of ``list_schedules()`` computes: the first sentence of its docstring."""
-    return (inspect.getdoc(list_schedules()[name]) or "").splitlines()[0].partition(". ")[0].rstrip(".")
+    return (
+        (inspect.getdoc(list_schedules()[name]) or "").splitlines()[0].partition(". ")[0].rstrip(".").replace("``", "")
+    )

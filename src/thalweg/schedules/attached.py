@@ -127,7 +127,7 @@ class Attached(LRScheduler):
                 group["lr"] = lr
         self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
 
-    def step(self, epoch: float | None = None) -> None:  # type: ignore[override]
+    def step(self, epoch: float | None = None) -> None:
         """Go on by one step, or jump to the step ``epoch`` (>= 0)."""
         if epoch is None:
             super().step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -59,7 +60,8 @@ class AdaptiveAverage(Slot):
 
     def settle(self, h: dict[str, Any], totals: tuple[float, ...]) -> tuple[float, ...]:
         fit, apart = totals
-        h["beta"] = min(max(fit / apart, 0.0), h["beta_max"]) if apart > 0 else 0.0
+        known = apart > 0 and math.isfinite(fit) and math.isfinite(apart)  # huge gradients overflow when squared
+        h["beta"] = min(max(fit / apart, 0.0), h["beta_max"]) if known else 0.0
         return h["beta"], 0.0
 
     def equation(self, x: str = "g") -> str:
@@ -109,9 +111,10 @@ class AdaptiveRatio(Slot):
         weighed = apart / (metric * whole)
         fit = g * (d / metric + p * h.decay) * h.fall - weighed * (g + pull * d) - apart * p * h.decay
         fit, size = yield total(fit), total(apart * weighed)
-        free = torch.where(size > 0, fit / size, 0.0).clamp(min=0).clamp(max=h.most)
+        ratio = fit / size  # not finite where the gradient is the direction, or too large to be squared
+        free = torch.where(ratio.isfinite(), ratio, 0.0).clamp(min=0).clamp(max=h.most)
         beta = free * h.later + h.at_first
-        x["exp_avg"] = d = (g * (1 - beta) + d * (pull + beta)) / whole
+        x["exp_avg"] = d = d - apart * ((1 - beta) / whole)
         x["beta_product"] = product * beta
         return d / metric
 

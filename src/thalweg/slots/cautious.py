@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from thalweg.hyper import DECAY, Hyper
-from thalweg.slots.base import Request, Slot, mean, total
+from thalweg.slots.base import Slot, mean, total
 from thalweg.slots.regularise import Replaces
 from thalweg.techniques import technique
 

@@ -390,7 +390,7 @@ class SquareMomentum(Slot):
         n, m = square_shape(shape)
         signs = State(shape=(-(-n * m // 8),), dtype=torch.uint8)
         if not self.packed:
-            signs = State(shape=(n, m), dtype=torch.bool)
+            signs = State(shape=(n * m,), dtype=torch.bool)
         return {"exp_avg_row": State(shape=(n,)), "exp_avg_col": State(shape=(m,)), "exp_avg_sign": signs}
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
@@ -403,10 +403,11 @@ class SquareMomentum(Slot):
         view = square_shape(x.shape)
         size = expand(x["exp_avg_row"], x["exp_avg_col"])
         signs = x["exp_avg_sign"]
-        up = unpack(signs, math.prod(view)).reshape(view) if self.packed else signs
-        m = mix(h.keep, torch.where(up, size, -size), h.gain, g.reshape(view))
+        up = unpack(signs, math.prod(view)) if self.packed else signs
+        m = mix(h.keep, torch.where(up.reshape(view), size, -size), h.gain, g.reshape(view))
         x["exp_avg_row"], x["exp_avg_col"] = compress(m.abs())
-        x["exp_avg_sign"] = pack(m > 0, math.prod(view)) if self.packed else m > 0
+        up = m > 0
+        x["exp_avg_sign"] = pack(up, math.prod(view)) if self.packed else up.reshape(-1)
         return m.reshape(x.shape)
 
     def equation(self, x: str = "g") -> str:

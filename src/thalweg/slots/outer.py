@@ -18,7 +18,7 @@ from thalweg.techniques import technique
 ALONE = "no other outer method"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outer(Slot):
     """Base of the outer methods: a recipe has at most one."""
 
