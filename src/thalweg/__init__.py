@@ -16,6 +16,7 @@ from thalweg.optimizers.adaptive_memory import AdaptiveMemoryAdamW, AdaptiveMemo
 from thalweg.optimizers.adax import AdaX
 from thalweg.optimizers.classic import ASGD, Adadelta, RMSpropV2, Rprop, SparseAdam
 from thalweg.optimizers.constrained import AdamCPR, AdamW2
+from thalweg.optimizers.fractional import FCGD, AdaGL
 from thalweg.optimizers.layerwise import LAMB, LARC, LARS
 from thalweg.optimizers.lbfgs import LBFGS
 from thalweg.optimizers.mars import MARS
@@ -40,6 +41,7 @@ from thalweg.slots.classic import Lazy
 from thalweg.slots.clipping import AGC, ClipNorm, ClipValue, LayerNormAdaptation, NormaliseGradient, SoftClip
 from thalweg.slots.compact import Cover, Factored, Square
 from thalweg.slots.denominators import Atan2, EpsInside, Softplus
+from thalweg.slots.fractional import Fractional
 from thalweg.slots.gradient import Centralise
 from thalweg.slots.moments import VarianceReduced
 from thalweg.slots.outer import Lookahead, ScheduleFree
@@ -55,6 +57,7 @@ __all__ = [
     "ASGD",
     "CPR",
     "EMA",
+    "FCGD",
     "LAMB",
     "LARC",
     "LARS",
@@ -71,6 +74,7 @@ __all__ = [
     "AdEMAMix",
     "AdaBelief",
     "AdaBeliefNorm",
+    "AdaGL",
     "AdaLo",
     "AdaMomentum",
     "AdaNorm",
@@ -109,6 +113,7 @@ __all__ = [
     "DoG",
     "EpsInside",
     "Factored",
+    "Fractional",
     "FullyDecoupled",
     "LDoG",
     "LayerNormAdaptation",

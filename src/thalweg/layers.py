@@ -42,7 +42,8 @@ class DyT(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if not self.channels_last:
             shape = (-1, *[1] * (x.ndim - 2))
             weight, bias = weight.view(shape), bias.view(shape)

@@ -79,7 +79,7 @@ class GradNorm(nn.Module):
         >>> balance = GradNorm(2)
         >>> balance([(shared**2).sum(), (5 * shared).sum()], shared).backward()
         >>> balance.weights
-        tensor([1.0550, 0.9450])
+        tensor([1.1307, 0.8693])
     """
 
     weights: Tensor

@@ -69,8 +69,9 @@ class Named(Optimizer):
         for key in self._given - read:
             default = self._signature_default(key)
             if group[key] != default:
+                given = "options and techniques" if self.techniques else "options"
                 raise ValueError(
-                    f"{type(self).__name__}: {key}={group[key]!r} has no effect with these options;"
+                    f"{type(self).__name__}: {key}={group[key]!r} has no effect with these {given};"
                     f" leave it at {default!r}"
                 )
         return recipe

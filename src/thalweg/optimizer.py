@@ -147,10 +147,11 @@ class Optimizer(torch.optim.Optimizer):
         recipe = self._choose_recipe(group)
         hypers = recipe.hypers()
         legal = join(hypers).keys() | names
+        taken = ", or a technique has taken the place of what reads it" if self.techniques else ""
         for key in group.keys() - legal - foreign - recipe.group_numbers.keys():
             if not key.startswith("_"):
                 raise ValueError(
-                    f"{type(self).__name__}: a parameter group has no option {key!r}." + suggest(key, legal)
+                    f"{type(self).__name__}: a parameter group has no option {key!r}{taken}." + suggest(key, legal)
                 )
         for key, value in join(hypers).items():
             group.setdefault(key, self.defaults[key] if key in self._given else value)

@@ -240,7 +240,11 @@ class Recipe:
 def with_techniques(recipe: Recipe, techniques: tuple[Slot, ...], outer: Slot | None) -> Recipe:
     """The recipe with techniques added in turn, inside an outer method; a ValueError where they do not fit."""
     for technique in techniques:
-        recipe = technique.into(recipe)
+        name = type(technique).__name__
+        try:
+            recipe = technique.into(recipe)
+        except ValueError as error:
+            raise ValueError(str(error) if name in str(error) else f"{name} does not fit here: {error}") from None
     if outer is None:
         return recipe
     if outer.place == "outer":

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
+
 from thalweg.hyper import suggest
 from thalweg.slots.base import Slot
 
@@ -42,6 +44,28 @@ def technique(name: str, *, source: str, needs: str = "") -> Callable[[type[T]],
         return slot
 
     return add
+
+
+def admitting(name: str) -> list[str]:
+    """The names of the registered optimizers that can be built with the technique of that name and its defaults.
+
+    Example:
+        >>> from thalweg.techniques import admitting
+        >>> "adamw" in admitting("cautious"), "sgd" in admitting("eps_inside")
+        (True, False)
+    """
+    from thalweg.registry import get as entry
+    from thalweg.registry import list_optimizers
+
+    def admits(optimizer: str) -> bool:
+        params = [torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(2))]
+        try:
+            entry(optimizer).cls(params, techniques=[get(name).slot()])
+        except ValueError:
+            return False
+        return True
+
+    return [optimizer for optimizer in list_optimizers() if admits(optimizer)]
 
 
 def list_techniques() -> list[str]:

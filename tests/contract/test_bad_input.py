@@ -58,14 +58,16 @@ SPECIAL: dict[str, dict[str, tuple[Any, ...]]] = {
     "adamw2": {"tau": (0.0, NAN), "sigma": ("exact", ("power",), ("power", 0), ("power", 2.0), None)},
     "soap": {"shampoo_beta": (-2.0, 1.0, NAN), "precondition_frequency": (0, 2.5, NAN),
              "max_precond_dim": (0, -1, 8.0, None)},
-    "adafactor_torch": {"eps": ((-1.0, 1e-3), (None, -1.0), (1e-30,), 1e-30), "beta2_decay": (0.1, NAN), "d": (0.0, NAN)},
+    "adafactor_torch": {"eps": ((-1.0, 1e-3), (None, -1.0), (1e-30,), 1e-30), "beta2_decay": (0.1, NAN),
+                        "d": (0.0, NAN)},
     "adafactor_bv": {"decay_rate": (0.0, -0.8, NAN), "min_dim_size_to_factor": (0, 2.5, True), "beta2_cap": (1.1, NAN),
                      "decay_offset": (-1, NAN), "clipping_threshold": (0.0, NAN)},
     "sm3": {"momentum": (1.0, -1.0, NAN), "variant": ("III", None)},
     "smmf": {"beta": (1.1, -0.1, NAN), "growth_rate": (1.1, -0.1, NAN), "decay_rate": (0.1, -1.1, NAN),
              "weight_decay_mode": ("l2", None)},
     "amos": {"eta": (0.0, -1.0, NAN), "beta": (1.0, -0.1, NAN), "momentum": (1.0, NAN), "slots": ("both", None),
-             "clip_value": (0.0, NAN), "extra_l2": (-1.0, NAN), "c_coef": (-1.0,), "d_coef": (-1.0,), "epsilon": (0.0,)},
+             "clip_value": (0.0, NAN), "extra_l2": (-1.0, NAN), "c_coef": (-1.0,), "d_coef": (-1.0,),
+             "epsilon": (0.0,)},
     "adalo": {"mode": ("paper",)},
     "prodigy": {"d0": (0.0, -1.0, NAN), "d_coef": (0.0, NAN), "growth_rate": (0.5, NAN), "beta3": (1.0, -0.1, NAN),
                 "slice_p": (0, -1)},
@@ -89,6 +91,8 @@ SPECIAL: dict[str, dict[str, tuple[Any, ...]]] = {
     "adammini": {"block": ("column", "head"), "otherwise": ("column",), "heads": (0, 1.5), "kv_heads": (0,)},
     "pnm": {"betas": ((1.0, 1.0), (0.9, -0.1), (0.9, NAN), (0.9,), (), 0.9, None)},
     "adapnm": {"betas": ((0.9, 0.999), (0.9, 1.0, 1.0), (1.0, 0.999, 1.0), (0.9, 0.999, -1.0), 0.9, None)},
+    "fcgd": {"alpha": (0.0, 1.1, NAN), "weights": ("adagl", None)},
+    "adagl": {"alpha": (-0.1, 2.1, NAN)},
 }  # fmt: skip
 #: What must stand next to an option for it to be read at all.
 WITH: dict[tuple[str, str], dict[str, Any]] = {

@@ -12,7 +12,14 @@ from engines.rig import NAMES, build
 
 SHAPES: list[tuple[int, ...]] = [(), (5,), (4, 6), (3, 2, 3, 3)]
 #: Optimizers whose parameters leave float32 under gradients of 1e30, and why; checked to be true.
-HUGE: dict[str, str] = {}
+HUGE: dict[str, str] = {
+    "adafactor": "g^2 overflows float32, and R*C/mean(R) is infinity over infinity",
+    "adafactor_torch": "g^2 overflows float32, and R*C/mean(R) is infinity over infinity",
+    "amos": "g^2 overflows float32, and the step is its root over itself",
+    "smmf": "g^2 overflows float32, and its factors are infinity over infinity",
+}
+#: Optimizers that leave float32 in ten thousand steps of one gradient, and why; checked to be true.
+RELATIVE = {"adafactor_torch": "steps are a share of the parameter, which one gradient makes grow exponentially"}
 
 
 def _params(fill: float | None = None) -> list[Parameter]:
@@ -70,17 +77,20 @@ def test_huge_gradients(name: str) -> None:
     assert finite == (name not in HUGE), HUGE.get(name, "not finite: repair it, or list it with the reason")
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("name", NAMES)
 def test_ten_thousand_steps_of_a_constant_gradient(name: str) -> None:
-    """Counts, products and averages must not run out of range; the gradient is small so that SGD does not either."""
-    params = [Parameter(torch.tensor([[0.5, -1.0], [2.0, 0.1]]))]
-    opt = build(name, {"p": params[0]}, "reference")
-    params[0].grad = _pattern(params[0], 1e-3)
+    """Counts, products and averages must not run out of range; gradient and decay are small so that SGD does not."""
+    param = Parameter(torch.tensor([[0.5, -1.0], [2.0, 0.1]]))
+    decay = {"weight_decay": 1e-4} if "weight_decay" in thalweg.get(name).defaults else {}
+    opt = build(name, {"p": param}, "reference", **decay)
+    param.grad = _pattern(param, 1e-3)
     for _ in range(10_000):
         opt.step(loss=1.0)
-    assert bool(params[0].isfinite().all())
-    assert all(bool(t.isfinite().all()) for t in opt.state[params[0]].values() if torch.is_tensor(t))
+    tensors = [param, *(t for t in opt.state[param].values() if torch.is_tensor(t))]
+    finite = all(bool(t.isfinite().all()) for t in tensors if t.is_floating_point())
+    assert finite == (name not in RELATIVE), RELATIVE.get(name, "not finite: repair it, or list it with the reason")
 
 
 def test_the_exceptions_are_registered() -> None:
-    assert set(HUGE) <= set(thalweg.list_optimizers())
+    assert set(HUGE) | set(RELATIVE) <= set(thalweg.list_optimizers())

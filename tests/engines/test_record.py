@@ -81,9 +81,11 @@ COUNTED: dict[str, tuple[int, int]] = {
     "adabeliefnorm": (2 + 7, 2),
     "radamnorm": (1 + 7, 2),  # without L2
     "diffgradnorm": (2 + 9, 2),  # |g|, with L2: p g ; then p g q m v | p q m v
-    "pnm": (7, 1),  # p g m n | p m n
-    "adapnm": (11, 1),  # p g m n v w | p m n v w
+    "pnm": (6, 1),  # p g m n | p, and m or n
+    "adapnm": (10, 1),  # p g m n v w | p, m or n, v w
     "adama": (7, 1),
+    "fcgd": (2 + 10 + 1 + 10, 1),  # p g and ten past | p and ten past
+    "adagl": (2 + 12 + 1 + 12, 1),
 }
 #: State that is set when it is made and never written again.
 READ_ONLY: dict[str, set[str]] = {"amos": {"scale"}}
@@ -140,7 +142,7 @@ WITH_OPTIONS: list[tuple[str, dict[str, Any], int, int]] = [
     ("adammini", {"block": "head", "heads": 2}, 6, 2),
     ("adamnorm", {"amsgrad": True}, 2 + 9, 2),
     ("adamnorm", {"decoupled_weight_decay": True}, 1 + 7, 2),
-    ("adapnm", {"amsgrad": False}, 9, 1),
+    ("adapnm", {"amsgrad": False}, 8, 1),
 ]
 
 

@@ -223,6 +223,10 @@ CASES = [
     Case("adapnm", {**ADAM, "betas": (0.8, 0.97, 0.6)}),
     Case("adapnm", {**ADAM, "betas": (0.8, 0.97, 1.5), "amsgrad": False, "decoupled_weight_decay": False}),
     Case("adama", ADAM),
+    Case("fcgd", {**SGD, "alpha": 0.7}),
+    Case("fcgd", {**SGD, "alpha": 0.7, "weights": "gl"}),
+    Case("adagl", {**ADAM, "alpha": 0.4}),
+    Case("adagl", {**ADAM, "alpha": 1.3}),
 ]
 
 

@@ -320,7 +320,7 @@ def _mars(options: Options) -> Options:
     if not options.get("is_approx", True):
         raise ValueError("only MARS's approximate form is part of the library: is_approx=True")
     if options.get("mars_type", "mars-adamw") != "mars-adamw":
-        raise ValueError(f"mars_type {options['mars_type']!r} is not part of the library; its correction is a technique")
+        raise ValueError(f"mars_type {options['mars_type']!r} is not in the library; its correction is a technique")
     names = {"lr_1d": "lr", "betas_1d": "betas", "weight_decay_1d": "weight_decay", "eps": "eps"}
     rest = {ours: options[theirs] for theirs, ours in names.items() if theirs in options}
     rest = {k: tuple(v) if k == "betas" else v for k, v in rest.items()}
@@ -345,6 +345,22 @@ def _adanorm(options: Options) -> Options:
 def _adama(options: Options) -> Options:
     """The micro-batches, N a step, are the caller's: N-1 times ``accumulate()``, then ``step()``."""
     return _without(options, "N", "micro_gradient")
+
+
+def _fractional(options: Options) -> Options:
+    if options.get("K", 10) != 10:
+        raise ValueError(f"FCGD and AdaGL keep 10 gradients, not {options['K']}; Fractional takes any number")
+    if options.get("disturbance"):
+        raise ValueError("which term the disturbance leaves out is random in the reference; it cannot be reproduced")
+    if options.get("g_0", "zeros") != "zeros":
+        raise ValueError(f"gradients before the first are zeros in the library, not {options['g_0']!r}")
+    kept = _without(options, "K", "disturbance", "g_0")
+    if "weights" in kept:
+        found = re.search(r"1-(alpha/j|\(alpha\+1\)/\(j\+1\))\)", kept["weights"].replace(" ", ""))
+        if found is None:
+            raise ValueError(f"the library has no weights {kept['weights']!r}")
+        kept["weights"] = "gl" if found[1] == "alpha/j" else "paper"
+    return kept
 
 
 def _same(options: Options) -> Options:
@@ -481,6 +497,8 @@ RULES: dict[str, _Rule] = {
     "PNM": (thalweg.PNM, _decoupled, {}),
     "AdaPNM": (thalweg.AdaPNM, _decoupled, {}),
     "AdamA (moment accumulation)": (thalweg.AdamA, _adama, {}),
+    "FCGD_G-L": (thalweg.FCGD, _fractional, {}),
+    "AdaGL": (thalweg.AdaGL, _fractional, {}),
 }
 
 

@@ -14,6 +14,7 @@ from .adaptive import AdaX
 from .base import Array, Reference
 from .blocks import MARS, AdamMini
 from .classic import ASGD, SGD, Adadelta, Adagrad, RMSprop, RMSpropV2, Rprop, SparseAdam
+from .fractional import FCGD, AdaGL
 from .layerwise import LARC, LARS, AdamCPR, AdamW2
 from .lion import Lion
 from .lookahead import Lookahead
@@ -92,6 +93,8 @@ REFERENCES: dict[str, type[Reference]] = {
     "pnm": PNM,
     "adapnm": AdaPNM,
     "adama": AdamA,
+    "fcgd": FCGD,
+    "adagl": AdaGL,
 }
 
 __all__ = [

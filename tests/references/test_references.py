@@ -118,6 +118,8 @@ COVERED: dict[str, tuple[str, dict[str, str | None]]] = {
     "AdaNorm: diffGradNorm": ("diffgradnorm", {}),
     "PNM": ("pnm", {"decoupled": "decoupled_weight_decay"}),
     "AdaPNM": ("adapnm", {"decoupled": "decoupled_weight_decay"}),
+    "AdaGL": ("adagl", {"K": None, "g_0": None}),
+    "FCGD_G-L": ("fcgd", {"K": None, "disturbance": None}),
 }
 
 # What the recorded hyper-parameters leave out, express in words, or state wrongly.

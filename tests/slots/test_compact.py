@@ -164,14 +164,14 @@ def test_amos_takes_a_scale_for_every_parameter() -> None:
     assert [(g["eta"], len(g["params"])) for g in opt.param_groups] == [(0.2, 2), (0.1, 1)]
     before = [p.detach().clone() for p in params]
     _train(opt, params, 1, 1)
-    steps = [float((p - q).norm() / q.numel() ** 0.5) for p, q in zip(params, before, strict=True)]
+    steps = [float((p.detach() - q).norm() / q.numel() ** 0.5) for p, q in zip(params, before, strict=True)]
     assert steps == pytest.approx([0.02, 0.01, 0.02], rel=0.5)
     with pytest.raises(ValueError, match="eta"):
         thalweg.Amos(params, eta=lambda p: -1.0)
     with pytest.raises(ValueError, match="eta"):
-        opt.add_param_group({"params": _params((2,), (2, 2)), "eta": lambda p: 1.0 - p.ndim})
+        opt.add_param_group({"params": [*zip("de", _params((2, 2), (2,)), strict=True)], "eta": lambda p: p.ndim - 1.0})
     assert len(opt.param_groups) == 2
-    opt.add_param_group({"params": _params((2,), (2, 2)), "eta": 0.7})
+    opt.add_param_group({"params": [*zip("de", _params((2, 2), (2,)), strict=True)], "eta": 0.7})
     assert opt.param_groups[2]["eta"] == 0.7
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -194,6 +195,47 @@ def schedules_command(as_json: Json = False) -> None:
     for row in rows:
         table.add_row(row["name"], Text(row["formula"]))
     stdout().print(table)
+
+
+@app.command("techniques")
+def techniques_command(as_json: Json = False) -> None:
+    """List the techniques, which switch on for any optimizer that they are defined for."""
+    import thalweg
+    from thalweg import techniques
+
+    total = len(thalweg.list_optimizers())
+    rows: list[dict[str, Any]] = []
+    for name in thalweg.list_techniques():
+        entry = techniques.get(name)
+        admitting = techniques.admitting(name)
+        rows.append(
+            {
+                "name": name,
+                "title": entry.title,
+                "place": entry.slot.place,
+                "needs": entry.needs,
+                "source": entry.source,
+                "optimizers": len(admitting),
+                "admitting": admitting,
+            }
+        )
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True, style="bold")
+    table.add_column("place", no_wrap=True)
+    table.add_column("fits", justify="right", no_wrap=True)
+    table.add_column("what it is; what it needs")
+    table.add_column("source")
+    for row in rows:
+        needs = f"\nneeds {row['needs']}" if row["needs"] else ""
+        table.add_row(row["name"], row["place"], str(row["optimizers"]), escape(row["title"] + needs), row["source"])
+    stdout().print(table)
+    stdout().print(
+        f"fits: how many of the {total} optimizers can be built with it. place: where in the update rule it stands.",
+        style="dim",
+    )
 
 
 @app.command()

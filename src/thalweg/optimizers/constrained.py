@@ -100,9 +100,8 @@ class AdamCPR(Named):
         ):
             if given not in legal:
                 raise ValueError(f"Invalid {name}: {given!r}; legal are {', '.join(map(repr, legal))}")
-        numbers = {"kappa": "kappa_init_param", "update": "kappa_update"}
-        bound = CPR(kappa_init_method, measure=reg_function, by_lr=reg_by_lr, active=regularise, **numbers)
-        return ADAMW.but(after=bound)
+        numbers = ("kappa_init_param", reg_function, "kappa_update")
+        return ADAMW.but(after=CPR(kappa_init_method, *numbers, reg_by_lr, active=regularise))
 
 
 @register("adamw2", source="arXiv 2505.21910")

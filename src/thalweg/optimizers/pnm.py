@@ -26,7 +26,7 @@ class PNM(Named):
 
     Equations::
 
-        n, m <- m, betas[0]^2*n + (1-betas[0]^2)*g               gradients go to the two averages in turn
+        n, m <- m, n ; m <- betas[0]^2*m + (1-betas[0]^2)*g      gradients go to the two averages in turn
         u = ((1+betas[1])*m - betas[1]*n)/sqrt((1+betas[1])^2 + betas[1]^2)
         p <- p*(1 - lr*weight_decay) ; p <- p - lr*u             (decoupled_weight_decay=False: g = g + weight_decay*p)
 
@@ -39,7 +39,7 @@ class PNM(Named):
         maximize: ascend instead of descend.
         options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
-    State: exp_avg (the newer), neg_exp_avg, 8 bytes per parameter. Memory: 1 pass, 7 words per element.
+    State: exp_avg (odd steps), neg_exp_avg (even ones), 8 bytes per parameter. Memory: 1 pass, 6 words per element.
     Not corrected for its start, as published: the second step is the first in which both averages hold something.
 
     Example:
@@ -84,7 +84,7 @@ class AdaPNM(Named):
 
     Equations::
 
-        n, m <- m, betas[0]^2*n + (1-betas[0]^2)*g               gradients go to the two averages in turn
+        n, m <- m, n ; m <- betas[0]^2*m + (1-betas[0]^2)*g      gradients go to the two averages in turn
         u = ((1+betas[2])*m - betas[2]*n)/sqrt((1+betas[2])^2 + betas[2]^2)/(1-betas[0]^t)
         v <- betas[1]*v + (1-betas[1])*g^2                       amsgrad: the largest v so far is read for v
         p <- p*(1 - lr*weight_decay)                             (decoupled_weight_decay=False: g = g + weight_decay*p)
@@ -101,8 +101,8 @@ class AdaPNM(Named):
         maximize: ascend instead of descend.
         options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
-    State: exp_avg (the newer), neg_exp_avg, exp_avg_sq, max_exp_avg_sq, 16 bytes per parameter (amsgrad=False: 12).
-    Memory: 1 pass, 11 words per element (9).
+    State: exp_avg (odd steps), neg_exp_avg (even ones), exp_avg_sq, max_exp_avg_sq, 16 bytes per parameter
+    (amsgrad=False: 12). Memory: 1 pass, 10 words per element (8).
     The correction 1-betas[0]^t is the published one, though the newer average holds 1-betas[0]^2 after one gradient:
     the first step is 1.7 times Adam's.
 

@@ -124,8 +124,8 @@ def _risen(start: float, end: float, t: int, steps: float | None) -> float:
 class PositiveNegative(Slot):
     """Positive-negative momentum: of two averages that take gradients in turn, one more of the newer less of the older.
 
-    ``exp_avg`` holds the newer. ``corrects`` divides by 1 - betas.0^t, as AdaPNM does, though each average sees only
-    every second gradient.
+    ``exp_avg`` takes the gradients of odd steps, ``neg_exp_avg`` of even ones. ``corrects`` divides by 1 - betas.0^t as
+    AdaPNM does, though each average sees only every second gradient.
     """
 
     beta0: str = "betas.1"
@@ -140,15 +140,13 @@ class PositiveNegative(Slot):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         beta, b0 = h["betas.0"], h[self.beta0]
         scale = math.hypot(1 + b0, b0) * ((1 - beta**t) if self.corrects else 1.0)
-        return {"keep": beta**2, "gain": 1 - beta**2, "plus": (1 + b0) / scale, "minus": -b0 / scale}
+        shares = {"plus": (1 + b0) / scale, "minus": -b0 / scale}
+        return {"odd": t % 2 == 1, "keep": beta**2, "gain": 1 - beta**2, **shares}
 
     def __call__(self, x: Any, h: Any, g: Any) -> Any:
-        newer = x["exp_avg"]
-        m = mix(h.keep, x["neg_exp_avg"], h.gain, g)
-        # Written in this order: what becomes the older average is the memory that the newer one goes into.
-        x["neg_exp_avg"] = newer
-        x["exp_avg"] = m
-        return mix(h.plus, m, h.minus, newer)
+        newer, older = ("exp_avg", "neg_exp_avg") if h.odd else ("neg_exp_avg", "exp_avg")
+        x[newer] = m = mix(h.keep, x[newer], h.gain, g)
+        return mix(h.plus, m, h.minus, x[older])
 
     def equation(self, x: str = "g") -> str:
         b, c = self.beta0, "/(1-betas.0^t)" if self.corrects else ""

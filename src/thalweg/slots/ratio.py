@@ -89,7 +89,8 @@ class Rectified(Slot):
         return {"times": rectified, "root": 1.0, "plus": h["eps"] / math.sqrt(1 - h["betas.1"] ** t)}
 
     def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
-        return m * h.times / (v.sqrt() * h.root + h.plus)
+        # A v that has overflowed must not meet a root of 0: infinity times 0 is not a number.
+        return m * h.times / (v.sqrt().clamp(max=3e38) * h.root + h.plus)
 
     def equation(self, x: str = "g") -> str:
         return (

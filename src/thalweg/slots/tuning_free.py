@@ -183,6 +183,13 @@ class DAdaptRate(_Distance):
 
     group_numbers: ClassVar[Mapping[str, float]] = {"d": 0.0, "numerator_weighted": 0.0}
 
+    def check(self, recipe: Any) -> None:
+        if recipe.second is None or "exp_avg_sq" not in recipe.second.state((8, 8)):
+            raise ValueError(
+                "D-Adaptation measures distances by the second moment exp_avg_sq, which this recipe's second moment"
+                f" ({recipe.second!r}) does not keep; leave that technique out"
+            )
+
     def hypers(self) -> dict[str, Hyper]:
         return {**super().hypers(), "eps": Hyper(1e-8, open_low=True), "layer_scale": Hyper(1.0, open_low=True)}
 
