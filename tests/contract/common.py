@@ -80,6 +80,8 @@ COMPOSED = [
     _named("adagrad", "-initial", initial_accumulator_value=0.5),
     _named("adafactor", "-beta1", lr=0.01, relative_step=False, beta1=0.9),
     _named("nsgda", "-global", scope="global"),
+    _named("prodigy", "-sliced", slice_p=3, decouple=False),
+    _named("momo", "-fstar", bias_correction=True, use_fstar=True),
     _named("amos", "-momentum", momentum=0.9, slots="row", eta=0.5),
     _named("smmf", "-booleans", packed=False, vector_reshape=False),
     _named("adamw", "+smmf", techniques=["smmf"]),

@@ -72,6 +72,18 @@ def test_schedules(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     assert rows.keys() <= set(capsys.readouterr().out.split())
 
 
+def test_techniques(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "techniques", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["lookahead"]["place"] == "outer"
+    assert rows["eps_inside"]["needs"]
+    assert all(row["title"] and row["source"] and row["optimizers"] == len(row["admitting"]) for row in rows.values())
+    assert "adamw" in rows["eps_inside"]["admitting"]
+    assert "sgd" not in rows["eps_inside"]["admitting"]
+    assert run(monkeypatch, "techniques") == 0
+    assert rows.keys() <= set(capsys.readouterr().out.split())
+
+
 def test_list_and_show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "list", "--json") == 0
     assert "adam" in {entry["name"] for entry in json.loads(capsys.readouterr().out)}

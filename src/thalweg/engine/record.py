@@ -166,7 +166,7 @@ def record(
                     if value.node.op == "placeholder":
                         # State that takes over another's old value: bare (or cloned) the compiler reads it when it is
                         # new already (torch 2.13), a computed value it keeps in order.
-                        value = -(-value)
+                        value = value.neg().neg()
                     recorder.input("state", i, role).copy_(value)
                     stores.append(("state", i, role))
             return recorder.finish((), tuple(stores), prune=False), kinds

@@ -20,9 +20,10 @@ from thalweg.slots.warmup import UntilRectified, Warmup
 __all__ = [
     "L2", "Atan2", "Average", "AverageAfter", "Centred", "ClipRMS", "Cover", "Debiased", "Decoupled", "DecoupledByStep",
     "Dozat", "EpsInside", "Factored", "Fading", "FallingRate", "FlooredFactored", "Friction", "Growing", "Heavy",
-    "Interpolate", "InverseTime", "Largest", "Law", "LayerRate", "Lazy", "Lookahead", "LookingAhead", "LossRate", "Orthogonal",
-    "Over", "OverDeltas", "OverSqrt", "Peak", "Plain", "PlusDecay", "RateInSteps", "Rectified", "RelativeRate",
-    "Resilient", "Rising", "ScheduleFree", "ShapeScale", "Sign", "Slot", "Softplus", "SpectralBound", "Square", "SquareMomentum",
+    "Interpolate", "InverseTime", "Largest", "Law", "LayerRate", "Lazy", "Lookahead", "LookingAhead", "LossRate",
+    "Orthogonal", "Over", "OverDeltas", "OverSqrt", "Peak", "Plain", "PlusDecay", "RateInSteps", "Rectified",
+    "RelativeRate", "Resilient", "Rising", "ScheduleFree", "ShapeScale", "Sign", "Slot", "Softplus", "SpectralBound",
+    "Square", "SquareMomentum",
     "StableDecay", "StableMomentumDecay", "State", "Sum", "TrustRatio", "Twofold", "UnitNorm", "UntilRectified",
     "Warmup", "Weights", "matrices", "mean", "total",
 ]  # fmt: skip
