@@ -89,7 +89,7 @@ class SecondPerRow(SecondPerTensor):
     Args:
         inner: the second moment that is replaced; the recipe's own when switched on as a technique.
         heads: rows are put together in this many blocks of equal height (the heads of a query's or key's weights), 0
-            for none. v is kept by row, equal within a block.
+            for none. v is kept by row, equal within a block; such tensors run on the foreach engine.
 
     Example:
         >>> import torch, thalweg
@@ -100,8 +100,11 @@ class SecondPerRow(SecondPerTensor):
                 [0.9000, 0.9000]])
     """
 
-    scope = "row"
     heads: int = 0
+
+    @property
+    def scope(self) -> str:  # type: ignore[override]
+        return "matrix" if self.heads else "row"
 
     def __post_init__(self) -> None:
         if isinstance(self.heads, bool) or not isinstance(self.heads, int) or self.heads < 0:
