@@ -165,23 +165,29 @@ def test_roles(make: Callable[[], nn.Module], expected: dict[str, int]) -> None:
 
 def test_single_parameters() -> None:
     gpt = thalweg.roles(GPT())
-    assert gpt["wte.weight"] == "embedding" and "lm_head.weight" not in gpt
-    assert gpt["h.0.attn.qkv.weight"] == "fused" and gpt["h.0.attn.proj.weight"] == "matrix"
+    assert gpt["wte.weight"] == "embedding"
+    assert "lm_head.weight" not in gpt
+    assert gpt["h.0.attn.qkv.weight"] == "fused"
+    assert gpt["h.0.attn.proj.weight"] == "matrix"
     vit = thalweg.roles(ViT())
     assert vit["cls_token"] == vit["pos_embed"] == "embedding"
-    assert vit["encoder.layers.1.linear2.weight"] == "matrix" and vit["head.weight"] == "head"
+    assert vit["encoder.layers.1.linear2.weight"] == "matrix"
+    assert vit["head.weight"] == "head"
     t5 = thalweg.roles(T5())
     assert t5["encoder.0.attention.relative_attention_bias.weight"] == "embedding"
     assert t5["encoder.0.layer_norm.weight"] == "norm"
     parts = {p.name: p.parts for p in place(Recurrent())}
-    assert parts["rnn.weight_ih_l0"] == 3 and parts["lstm.weight_hh_l0"] == 4
+    assert parts["rnn.weight_ih_l0"] == 3
+    assert parts["lstm.weight_hh_l0"] == 4
     assert {p.name: p.parts for p in place(MoE())}["layers.0.up"] == 4
 
 
 def test_a_name_alone_does_not_make_a_fused_projection() -> None:
     model = nn.ModuleDict({"qkv": nn.Linear(4, 5), "c_attn": nn.Linear(4, 12), "other": nn.Linear(4, 12)})
     found = thalweg.roles(model)
-    assert found["qkv.weight"] == "matrix" and found["c_attn.weight"] == "fused" and found["other.weight"] == "head"
+    assert found["qkv.weight"] == "matrix"
+    assert found["c_attn.weight"] == "fused"
+    assert found["other.weight"] == "head"
 
 
 def test_a_plan_and_its_table() -> None:
@@ -189,8 +195,11 @@ def test_a_plan_and_its_table() -> None:
     text = str(plan)
     lines = text.splitlines()
     assert lines[0].split() == ["group", "roles", "tensors", "parameters", "recipe", "and", "options", "first"]
-    assert any("expert" in line and "parts=4" in line and "MUON, lr=0.02" in line for line in lines)
-    assert any("scalar" in line and "weight_decay=0.0" in line for line in lines)
+    assert any("expert" in line
+    assert "parts=4" in line
+    assert "MUON, lr=0.02" in line for line in lines)
+    assert any("scalar" in line
+    assert "weight_decay=0.0" in line for line in lines)
     opt = thalweg.Optimizer(plan)
     assert len(opt.param_groups) == len(plan) == len(lines) - 1
 
@@ -203,7 +212,7 @@ def test_frozen_parameters_are_left_out() -> None:
 
 def test_assign_and_its_mistakes() -> None:
     assert thalweg.roles(MoE(), {"*.router.weight": "head"})["layers.1.router.weight"] == "head"
-    with pytest.raises(ValueError, match="no role is named 'heads'.*head"):
+    with pytest.raises(ValueError, match=r"no role is named 'heads'.*head"):
         thalweg.roles(MoE(), {"*.router.weight": "heads"})
     with pytest.raises(ValueError, match="no parameter's name matches 'gate"):
         thalweg.roles(MoE(), {"gate*": "head"})

@@ -58,8 +58,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
             if not done:
                 for name, buffer in m.named_buffers(recurse=False):
                     buffer.copy_(buffers[name])
-        for m, mode in modes.items():
-            m.training = mode
+        for module, mode in modes.items():
+            module.training = mode
     if not count:
         raise ValueError("no batches: batch-norm statistics need some inputs to be gathered from")
     return count

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from thalweg.hyper import suggest
@@ -106,7 +106,7 @@ def place(model: nn.Module, assign: Mapping[str, str] | None = None) -> list[Pla
     return given
 
 
-def _head(model: nn.Module) -> Parameter | None:
+def _head(model: nn.Module) -> Tensor | None:
     """The weight of the last linear layer, if it stands outside every repeated block."""
     linears = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)]
     others = (*_EMBEDDINGS, *_CONVS, nn.RNNBase, nn.RNNCellBase)
@@ -247,11 +247,11 @@ def route(model: nn.Module, *, assign: Mapping[str, str] | None = None, **where:
         groups.setdefault((chosen, undecayed, parts), []).append((placed.name, placed.param))
     plan = []
     for name, options in where.items():
-        for key in sorted(k for k in groups if k[0] == name):
-            group = {"params": groups[key], **options}
-            if key[1]:
+        for _, undecayed, parts in sorted(k for k in groups if k[0] == name):
+            group = {"params": groups[name, undecayed, parts], **options}
+            if undecayed:
                 group["weight_decay"] = 0.0
-            if key[2] > 1:
-                group["parts"] = key[2]
+            if parts > 1:
+                group["parts"] = parts
             plan.append(group)
     return Plan(plan, found)

@@ -93,7 +93,7 @@ AVERAGED = [c for c in CASES if "schedulefree" in c.id]
 
 
 def remembers(optimizer: Optimizer) -> str:
-    """"group" or "model" where tensors share numbers that outlive a step, such as a distance; else nothing."""
+    """ "group" or "model" where tensors share numbers that outlive a step, such as a distance; else nothing."""
     recipes = [optimizer.recipe_of(g) for g in optimizer.param_groups]
     slots = [s for r in recipes for _, slot in r.slots() for s in getattr(slot, "slots", (slot,))]
     if any(getattr(s, "rate", "plain") != "plain" for s in slots):  # Schedule-Free with a rate set by the group's count

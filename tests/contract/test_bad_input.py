@@ -86,7 +86,7 @@ SPECIAL: dict[str, dict[str, tuple[Any, ...]]] = {
     "ademamix": {"betas": ((0.9, 0.999), (0.9, 0.999, 1.0), (1.0, 0.999, 0.9999), (0.9, 0.999, NAN), 0.9, None),
                  "alpha": (-0.1, NAN), "alpha_warmup": (0.5, -1.0, NAN), "beta3_warmup": (0.5, NAN)},
     "adopt": {"clip_power": (-0.1, NAN)},
-    **dict.fromkeys(("adamnorm", "adabeliefnorm", "radamnorm", "diffgradnorm"), {"gamma": (-0.1, 1.0, NAN)}),
+    **{name: {"gamma": (-0.1, 1.0, NAN)} for name in ("adamnorm", "adabeliefnorm", "radamnorm", "diffgradnorm")},
     "mars": {"gamma": (-0.1, NAN)},
     "adammini": {"block": ("column", "head"), "otherwise": ("column",), "heads": (0, 1.5), "kv_heads": (0,)},
     "pnm": {"betas": ((1.0, 1.0), (0.9, -0.1), (0.9, NAN), (0.9,), (), 0.9, None)},

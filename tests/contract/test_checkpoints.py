@@ -284,8 +284,8 @@ def test_checkpoint_of_another_optimizer(case: Case, other: str) -> None:
     recipes = [[g["recipe"] for g in opt.param_groups] for opt in (source, target)]
     # The same recipes fit whatever the class; of the same class, the file's options are taken over, as in torch.
     if recipes[0] == recipes[1] or (
-            type(source) is type(target) and (source.outer, source.techniques) == (target.outer, target.techniques)
-        ):
+        type(source) is type(target) and (source.outer, source.techniques) == (target.outer, target.techniques)
+    ):
         target.load_state_dict(saved)
         assert values(target)["state"] == values(source)["state"]
         return

@@ -199,7 +199,9 @@ def test_measuring_stores_nothing(name: str, count: int) -> None:
         written |= set(graph.stores)
     copies = {role for role, spec in recipe.state((8, 8)).items() if spec.fill == "param"}
     assert written <= expected
-    assert {key[2] for key in expected - written} <= copies, "only a copy of where a parameter started may stay as it is"
+    assert {key[2] for key in expected - written} <= copies, (
+        "only a copy of where a parameter started may stay as it is"
+    )
 
 
 MEASURED = [n for n in NAMES if (r := thalweg.get(n).recipe).scope != "matrix" and barriers(r, 2)]

@@ -66,8 +66,19 @@ CASES = [
     Case("sgd", {**SGD, "momentum": 0.8, "nesterov": True, "lr_inside": True}),
     Case("adagrad", {**SGD, "initial_accumulator_value": 0.3, "eps": 1e-2, "lr_decay": 0.02, "eps_inside": True}),
     Case("rmsprop", {**SGD, "alpha": 0.95, "eps": 1e-2, "eps_inside": True, "centered": True}),
-    Case("rmsprop", {**SGD, "alpha": 0.95, "eps": 1e-2, "eps_inside": True, "lr_inside": True, "momentum": 0.8,
-                     "initial_square_avg": 1.0, "decoupled_weight_decay": True}),
+    Case(
+        "rmsprop",
+        {
+            **SGD,
+            "alpha": 0.95,
+            "eps": 1e-2,
+            "eps_inside": True,
+            "lr_inside": True,
+            "momentum": 0.8,
+            "initial_square_avg": 1.0,
+            "decoupled_weight_decay": True,
+        },
+    ),
     Case("rmspropv2", {**SGD, "alpha": 0.95, "eps": 1e-2}),
     Case("rmspropv2", {**SGD, "alpha": 0.95, "eps": 1e-2, "momentum": 0.8, "eps_inside": False, "maximize": True}),
     Case("adadelta", {"lr": 0.8, "rho": 0.95, "eps": 1e-3, "weight_decay": 0.07}),
@@ -167,7 +178,9 @@ CASES = [
     Case("soap", {**ADAM, "precondition_frequency": 3}),
     Case("soap", {**ADAM, "precondition_frequency": 1, "shampoo_beta": 0.9, "normalize_grads": True, "maximize": True}),
     Case("soap", {**ADAM, "max_precond_dim": 6, "merge_dims": True, "correct_bias": False}),
-    Case("soap", {**ADAM, "max_precond_dim": 3, "precondition_1d": True, "normalize_grads": True, "correct_bias": False}),
+    Case(
+        "soap", {**ADAM, "max_precond_dim": 3, "precondition_1d": True, "normalize_grads": True, "correct_bias": False}
+    ),
     Case("sgds", {**SGD, "momentum": 0.8, "dampening": 0.3}),
     Case("sgds", {**SGD, "momentum": 0.8, "nesterov": True}),
     Case("schedulefree_sgd", {**FREE, "lr": 0.05, "momentum": 0.85}),

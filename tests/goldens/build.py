@@ -191,7 +191,9 @@ def _polar_express(options: Options) -> Options:
     named = [lists[words] for words in lists if words in options["coefficients"]]
     norm = re.search(r"\|\|_F\*?([\d.]+|\([^)]*\))?\+([\de.-]+)", options["norm"])
     if not named or norm is None:
-        raise ValueError(f"coefficients {options['coefficients']!r} with norm {options['norm']!r} are not in the library")
+        raise ValueError(
+            f"coefficients {options['coefficients']!r} with norm {options['norm']!r} are not in the library"
+        )
     safety = math.fsum(map(float, (norm[1] or "1").strip("()").split("+")))
     return {**_muon(options), "ns_coefficients": named[0], "ns_safety": safety, "eps": float(norm[2])}
 

@@ -45,8 +45,8 @@ DIFFER = {
     "Schedule-Free AdamW / paper version; params = y / matrix23": "the paper's class, under the present one's options",
     "Cautious AdamW (C-AdamW) / paper scaling xi=1 / matrix23": "nothing says so; with scaling 'paper' it agrees",
     "Cautious AdamW (C-AdamW) / no rescaling / matrix23": "nothing says so; with scaling 'none' it agrees",
-    "AdaNorm: AdamNorm / authors' code (eps accumulated in v) / matrix23": "its record does not say that eps accumulates",
-    "AdaNorm: RAdamNorm / authors' code (norm EMA reset bug; float32 inside) / matrix23": "the defect makes it RAdam, in float32",
+    "AdaNorm: AdamNorm / authors' code (eps accumulated in v) / matrix23": "no word of accumulating eps",
+    "AdaNorm: RAdamNorm / authors' code (norm EMA reset bug; float32 inside) / matrix23": "the defect makes it RAdam",
 }
 #: Hyper-parameters with which entries of DIFFER agree after all: proof that the record is at fault.
 CORRECTED: dict[str, dict[str, Any]] = {

@@ -29,7 +29,7 @@ from .radam import RAdam
 from .schedulefree import ScheduleFreeSGD
 from .sgd import SGDS
 from .soap import SOAP
-from .tuning_free import AMMSGD, LDoG, AMAdamW, DAdaptAdam, DoG, MoMo, MoMoAdam, Prodigy
+from .tuning_free import AMMSGD, AMAdamW, DAdaptAdam, DoG, LDoG, MoMo, MoMoAdam, Prodigy
 
 REFERENCES: dict[str, type[Reference]] = {
     "sgd": SGD,

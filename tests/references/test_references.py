@@ -185,9 +185,7 @@ NAMED: dict[str, dict[str, Any]] = {
 }
 
 # Options that a golden name stands for, and shapes of slots that are written as words.
-CORRECTED.update(
-    {f"SM3-I / momentum 0.9 / {problem}": {"variant": "I"} for problem in ("matrix23", "conv2122")}
-)
+CORRECTED.update({f"SM3-I / momentum 0.9 / {problem}": {"variant": "I"} for problem in ("matrix23", "conv2122")})
 CORRECTED.update({f"Amos / slots per {kind} / matrix23": {"slots": kind} for kind in ("row", "col")})
 CORRECTED["Amos / slots per full / vector3"] = CORRECTED["amos_full_slots"] = {"slots": "full"}
 CORRECTED["amos_reduced_axis0_momentum"] = CORRECTED["amos_extra_l2_coefs"] = {"slots": "col"}

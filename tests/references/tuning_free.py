@@ -20,7 +20,7 @@ class Prodigy(Reference):
 
     ::
 
-        c_t = sqrt(1 - b2^t)/(1 - b1^t) with use_bias_correction, else 1 ;  a = d*lr*c_t ;  g = g + wd*p without decouple
+        c_t = sqrt(1 - b2^t)/(1 - b1^t) with use_bias_correction, else 1 ;  a = d*lr*c_t ;  no decouple: g = g + wd*p
         num = b3*num + sum over tensors of (d/d0)*a*<g, p0 - p>
         m = b1*m + d*(1 - b1)*g ;  v = b2*v + d^2*(1 - b2)*g^2
         s = b3*s + (d/d0)*a*g ;  with safeguard_warmup (d/d0)*d*g

@@ -26,9 +26,7 @@ RMSPROP_V2 = Recipe(
     ratio=OverSqrt(inside=True),
     flow=flows.step_first,
 )
-SPARSE_ADAM = Recipe(
-    gradient=Chain((L2(), Lazy())), **adam_moments(), ratio=OverSqrt(raw=Debiased("betas.1", 0.999))
-)
+SPARSE_ADAM = Recipe(gradient=Chain((L2(), Lazy())), **adam_moments(), ratio=OverSqrt(raw=Debiased("betas.1", 0.999)))
 ASGD_RECIPE = Recipe(gradient=L2(), rate=FallingRate(), decay=DecoupledByStep(weight="lambd"), after=AverageAfter())
 RPROP = Recipe(gradient=L2(), direction=Resilient(), rate=RateInSteps())
 

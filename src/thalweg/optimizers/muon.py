@@ -146,7 +146,9 @@ class Muon(Optimizer):
             if matrices or not others:
                 super().add_param_group({**{k: v for k, v in param_group.items() if k != "betas"}, "params": matrices})
             if others:
-                own = {k: v for k, v in param_group.items() if k not in ("lr", "weight_decay", "momentum", "eps", "parts")}
+                own = {
+                    k: v for k, v in param_group.items() if k not in ("lr", "weight_decay", "momentum", "eps", "parts")
+                }
                 super().add_param_group({**self._rest, **own, "params": others, "recipe": ADAMW})
         except Exception:
             del self.param_groups[before:]

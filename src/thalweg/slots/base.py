@@ -39,7 +39,8 @@ class Request:
 
     ``over`` is ``"tensor"``, ``"group"`` or ``"model"`` (every tensor of the parameter group, or of the model, that
     shares this slot), an axis (which goes), a tuple of axes (which stay, with length one), or ``"matrix"``.
-    ``how`` is "sum", "mean" or "max". A whole-matrix function may take ``others`` beside the value. With ``slot``, what comes back is what its ``settle`` makes of the totals.
+    ``how`` is "sum", "mean" or "max". A whole-matrix function may take ``others`` beside the value. With ``slot``, what
+    comes back is what its ``settle`` makes of the totals.
     """
 
     value: Any
@@ -71,7 +72,7 @@ def settled(slot: Slot, *values: Any) -> tuple[Request, ...]:
 
 
 def matrices(function: Any, value: Any, *others: Any) -> Request:
-    """Ask for ``function`` of stacks of whole matrices, ``(batch, *shape)``, one stack a value; it returns one stack."""
+    """Ask for ``function`` of stacks of whole matrices, ``(batch, *shape)``, a stack for each value; it returns one."""
     return Request(value, "matrix", function=function, others=others)
 
 

@@ -33,8 +33,8 @@ POLAR_EXPRESS = (*((a / 1.01, b / 1.01**3, c / 1.01**5) for a, b, c in _POLAR), 
 #: Matrices in one parameter, stacked along its first axis.
 PARTS = Hyper(1.0, 1.0)
 
-#: A list of five for X/(1.02*|X| + 1e-6), as used in speed runs (github.com/KellerJordan/modded-nanogpt); its own safety
-#: factor of 1.02 is worked into all rows but the last.
+#: A list of five for X/(1.02*|X| + 1e-6), as used in speed runs (github.com/KellerJordan/modded-nanogpt); its own
+#: safety factor of 1.02 is worked into all rows but the last.
 MODDED_NANOGPT = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),

@@ -27,8 +27,8 @@ class Outer(Slot):
     def into(self, recipe: Any) -> Any:
         if recipe.outer not in (None, self):
             raise ValueError(
-                f"{type(self).__name__} needs the place of the outer method, and this recipe already has the outer method"
-                f" {recipe.outer!r}; use one of the two"
+                f"{type(self).__name__} needs the place of the outer method, and this recipe already has"
+                f" {recipe.outer!r} there; use one of the two"
             )
         return recipe.but(outer=self)
 
@@ -87,8 +87,8 @@ class Lookahead(Outer):
     def check(self, recipe: Any) -> None:
         if self.momentum != "keep" and not self.roles:
             raise ValueError(
-                f"Lookahead(momentum={self.momentum!r}) must find the recipe's first moment: pass it to the optimizer as"
-                " outer=, or take Lookahead(...).into(recipe)"
+                f"Lookahead(momentum={self.momentum!r}) must find the recipe's first moment: pass it to the optimizer"
+                " as outer=, or take Lookahead(...).into(recipe)"
             )
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:

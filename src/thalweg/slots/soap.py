@@ -131,7 +131,7 @@ class Eigenbasis(Slot):
         return {"keep": beta, "gain": 1 - beta, "refresh": t % int(h["precondition_frequency"]) == 0}
 
     def __call__(self, x: Any, h: Any, value: Any, way: str, roles: tuple[str, ...] = ()) -> Generator[Any, Any, Any]:
-        """Turn ``value`` "in" or "out"; "start" the basis from it or "learn" from it, which reorders the state ``roles``.
+        """Turn ``value`` "in" or "out"; "start" the basis from it, or "learn" from it, which reorders state ``roles``.
 
         What comes back from the last two is ``value`` as it was.
         """
