@@ -48,7 +48,7 @@ TORCH_OPTIMIZERS: list[Callable[[list[Any]], torch.optim.Optimizer]] = [
 ]
 
 
-@pytest.mark.parametrize("make", TORCH_OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("make", TORCH_OPTIMIZERS, ids=map(str, range(len(TORCH_OPTIMIZERS))))
 def test_any_optimizer(make: Callable[[list[Any]], torch.optim.Optimizer]) -> None:
     p = torch.nn.Parameter(torch.ones(2))
     opt = make([p])
