@@ -104,10 +104,11 @@ def get(name: str) -> Entry:
     return _ENTRIES[key]
 
 
-def create(name: str, model_or_params: nn.Module | Iterable[Any], **hyper: Any) -> Optimizer:
+def create(name: str, model_or_params: nn.Module | Iterable[Any], **hyper: Any) -> Any:
     """Build an optimizer by name, over a model or over parameters, pairs or groups.
 
-    Given a model, optimizers that treat parameters by role (Muon) route them by module type.
+    Given a model, optimizers that treat parameters by role (Muon) route them by module type. ``"lbfgs"`` is built too,
+    though it is no recipe and so not listed.
 
     Example:
         >>> import thalweg, torch
@@ -115,8 +116,12 @@ def create(name: str, model_or_params: nn.Module | Iterable[Any], **hyper: Any) 
         >>> type(opt).__name__
         'Lion'
     """
-    entry = get(name)
     params: Any = model_or_params
+    if name.lower() == "lbfgs":
+        from thalweg.optimizers.lbfgs import LBFGS
+
+        return LBFGS(params.parameters() if isinstance(params, nn.Module) else params, **hyper)
+    entry = get(name)
     if isinstance(model_or_params, nn.Module):
         if entry.cls.needs_model:
             return entry.cls.from_model(model_or_params, **hyper)  # type: ignore[attr-defined]

@@ -72,6 +72,17 @@ def test_schedules(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     assert rows.keys() <= set(capsys.readouterr().out.split())
 
 
+def test_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "memory", "adamw", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["state"] == 8
+    assert list(found["totals"].values()) == [16, 12, 16, 18, 20, 8]
+    assert run(monkeypatch, "memory", "adafactor", "--shape", "64x64") == 0
+    assert "64x64" in capsys.readouterr().out
+    assert run(monkeypatch, "memory", "adamw", "--shape", "x") != 0
+    assert "not a shape" in capsys.readouterr().err
+
+
 def test_techniques(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "techniques", "--json") == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}

@@ -238,6 +238,38 @@ def techniques_command(as_json: Json = False) -> None:
     )
 
 
+@app.command("memory")
+def memory_command(
+    name: Annotated[str, typer.Argument(help="An optimizer's name, as listed by `thalweg list`.")],
+    shape: Annotated[str, typer.Option(help="The shape of a parameter, as 512x1024; factored state depends on it.")] = (
+        "512x1024"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Show what training with an optimizer holds in memory, in bytes per parameter, in each precision."""
+    from thalweg.accounting import PRECISIONS, precision_table, state_bytes
+    from thalweg.lab.contenders import find_entry
+
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
+        raise typer.BadParameter(f"{shape!r} is not a shape such as 512x1024", param_hint="--shape")
+    sizes = tuple(map(int, shape.split("x")))
+    entry = find_entry(name)
+    state = state_bytes(entry.name, sizes)
+    totals = precision_table(entry.name, sizes)
+    if as_json:
+        print(json.dumps({"name": entry.name, "state": state, "totals": dict(totals)}, indent=2))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("bytes per parameter", no_wrap=False)
+    for heading in ("weights", "gradients", "master", "state", "total"):
+        table.add_column(heading, justify="right")
+    for p, (label, total) in zip(PRECISIONS, totals, strict=True):
+        cells = (p.weights, p.gradients, p.master, state * p.state_item / 4, total)
+        table.add_row(label, *(f"{n:.4g}" if n else "-" for n in cells))
+    stdout().print(table)
+    stdout().print(f"{entry.name} on a parameter of {shape}; activations are not counted.", style="dim")
+
+
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="An optimizer's name, as listed by `thalweg list`.")],
