@@ -20,11 +20,7 @@ def moment_first(r: Any, x: Any) -> Flow:
     v = yield from r.second(x, g)
     m = yield from r.first(x, g)
     u = yield from r.ratio(x, m, v)
-    u = yield from r.direction(x, u)
-    u = yield from r.coupled(x, u)
-    u = yield from r.scale(x, u)
-    lr = yield from r.rate(x)
-    return (yield from finish(r, x, u, lr, v))
+    return (yield from follow(r, x, u, v))
 
 
 def normalise_first(r: Any, x: Any) -> Flow:
@@ -33,11 +29,7 @@ def normalise_first(r: Any, x: Any) -> Flow:
     v = yield from r.second(x, g)
     u = yield from r.ratio(x, g, v)
     u = yield from r.first(x, u)
-    u = yield from r.direction(x, u)
-    u = yield from r.coupled(x, u)
-    u = yield from r.scale(x, u)
-    lr = yield from r.rate(x)
-    return (yield from finish(r, x, u, lr, v))
+    return (yield from follow(r, x, u, v))
 
 
 def step_first(r: Any, x: Any) -> Flow:
@@ -69,11 +61,7 @@ def first_then_second(r: Any, x: Any) -> Flow:
     m = yield from r.first(x, g)
     v = yield from r.second(x, g)
     u = yield from r.ratio(x, m, v)
-    u = yield from r.direction(x, u)
-    u = yield from r.coupled(x, u)
-    u = yield from r.scale(x, u)
-    lr = yield from r.rate(x)
-    return (yield from finish(r, x, u, lr, v))
+    return (yield from follow(r, x, u, v))
 
 
 def rate_first(r: Any, x: Any) -> Flow:
@@ -101,13 +89,11 @@ def rate_last(r: Any, x: Any) -> Flow:
 
 
 def averaged(r: Any, x: Any, g: Any, pushed: Any) -> Flow:
-    """The direction and the second moment; the first moment averages ``pushed``."""
+    """The direction, bent and scaled, and the second moment; the first moment averages ``pushed``."""
     v = yield from r.second(x, g)
     m = yield from r.first(x, pushed)
     u = yield from r.ratio(x, m, v)
-    u = yield from r.direction(x, u)
-    u = yield from r.coupled(x, u)
-    u = yield from r.scale(x, u)
+    u = yield from bent(r, x, u)
     return u, v
 
 
@@ -130,11 +116,7 @@ def in_basis(r: Any, x: Any) -> Flow:
     u = yield from r.basis(x, u, "out")
     second = r.recipe.second
     yield from r.basis(x, g, "learn", () if second is None else tuple(second.state(x.shape)))
-    u = yield from r.direction(x, u)
-    u = yield from r.coupled(x, u)
-    u = yield from r.scale(x, u)
-    lr = yield from r.rate(x)
-    return (yield from finish(r, x, u, lr, v))
+    return (yield from follow(r, x, u, v))
 
 
 def fold(r: Any, x: Any) -> Flow:
@@ -143,6 +125,20 @@ def fold(r: Any, x: Any) -> Flow:
     yield from r.second(x, g)
     yield from r.first(x, g)
     return x.param
+
+
+def bent(r: Any, x: Any, u: Any) -> Flow:
+    """The direction bent, joined by decay where that is part of it, and scaled."""
+    u = yield from r.direction(x, u)
+    u = yield from r.coupled(x, u)
+    return (yield from r.scale(x, u))
+
+
+def follow(r: Any, x: Any, u: Any, v: Any) -> Flow:
+    """All that follows the quotient: bend and scale it, find the rate, and finish."""
+    u = yield from bent(r, x, u)
+    lr = yield from r.rate(x)
+    return (yield from finish(r, x, u, lr, v))
 
 
 def finish(r: Any, x: Any, u: Any, lr: Any, v: Any, taken: Any = None) -> Flow:

@@ -123,7 +123,7 @@ WITH_OPTIONS: list[tuple[str, dict[str, Any], int, int]] = [
     ("smmf", {"beta": None}, 3, 1),
     ("amos", {"momentum": 0.9}, 1 + 5, 2),
     ("amos", {"slots": "full"}, 7, 1),  # p g v b | p v b
-    ("adamw", {"techniques": ["factored"]}, 1 + 5, 3),  # rows and columns: g ; their mean: nothing ; then p g m | p m
+    ("adamw", {"techniques": ["factored"]}, 1 + 5, 2),  # rows and columns: g ; their mean: nothing ; then p g m | p m
     ("adamw", {"techniques": ["sm3"]}, 1 + 5, 2),
     ("adamw", {"techniques": ["smmf"]}, 5, 1),
     ("adamw", {"outer": thalweg.ScheduleFree()}, 9, 1),
