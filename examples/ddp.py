@@ -3,6 +3,8 @@
 Run: torchrun --nproc_per_node 2 examples/ddp.py
 """
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -36,4 +38,6 @@ others = [torch.empty_like(weights) for _ in range(world)]
 dist.all_gather(others, weights)
 assert all(torch.equal(weights, other) for other in others), "replicas must not drift apart"
 assert loss < 1.0
+dist.barrier()  # nobody leaves while another still listens
 dist.destroy_process_group()
+os._exit(0)  # gloo's threads may outlive the interpreter, which then aborts

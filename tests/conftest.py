@@ -3,20 +3,58 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from thalweg.engine import compiled
+
+#: Where the processes of one run find their common cache of compiled kernels.
+SHARED = "THALWEG_TEST_CACHE"
+#: Tensors per call of a kernel in most tests.
+FEW = 2
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _fresh_compiler_cache() -> Iterator[None]:
-    """An empty inductor cache, thrown away afterwards: results must not depend on what this machine compiled before."""
-    fresh = tempfile.TemporaryDirectory(prefix="thalweg-inductor-", ignore_cleanup_errors=True)
-    with fresh as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "TORCHINDUCTOR_CACHE_DIR", folder)
-        yield
+    """An empty inductor cache, thrown away afterwards: results must not depend on what this machine compiled before.
+
+    The processes of one run share it, so that no kernel is compiled twice.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if SHARED in os.environ:
+            patch.setitem(os.environ, "TORCHINDUCTOR_CACHE_DIR", os.environ[SHARED])
+            yield
+            return
+        fresh = tempfile.TemporaryDirectory(prefix="thalweg-inductor-", ignore_cleanup_errors=True)
+        with fresh as folder:
+            patch.setitem(os.environ, "TORCHINDUCTOR_CACHE_DIR", folder)
+            yield
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that hands out tests to others makes their common cache; they inherit its environment."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="thalweg-inductor-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Throw the common cache away."""
+    if SHARED in os.environ and not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(SHARED), ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of fewer tensors: other code than the library's own chunk only in length, and much faster to compile.
+
+    Tests marked ``own_chunk`` keep the library's.
+    """
+    if request.node.get_closest_marker("own_chunk") is None:
+        monkeypatch.setattr(compiled, "CHUNK", FEW)
 
 
 @pytest.fixture(autouse=True)

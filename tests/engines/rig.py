@@ -13,8 +13,6 @@ import thalweg
 from thalweg.engine import compiled
 
 NAMES = thalweg.list_optimizers()
-#: Tensors per call of a kernel where a test needs many kernels: they compile in a third of the time.
-FEW = 2
 
 #: Every layout that a parameter can have; ``never`` gets no gradient, ``rare`` none in every third step.
 LAYOUTS: dict[str, Callable[[Callable[..., Tensor]], Tensor]] = {

@@ -75,8 +75,26 @@ def test_every_layout_in_float32(name: str, engine: str, record_property: Report
     assert error <= FLOAT32, where
 
 
-@pytest.mark.parametrize("engine", ["foreach", "compiled"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.own_chunk
+@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "prodigy"])
+def test_every_layout_at_the_librarys_own_chunk(name: str, record_property: Report) -> None:
+    error, where = _compare(name, "compiled", layouts=tuple(LAYOUTS), two_groups=True)
+    record_property("error", error)
+    assert error <= FLOAT32, where
+
+
+def _one_of_a_kind() -> list[str]:
+    """An optimizer for every combination of flow, scope and coupling: float64 is compiled by the same code for all."""
+    found: dict[Any, str] = {}
+    for name in NAMES:
+        recipe = thalweg.get(name).recipe
+        found.setdefault((recipe.flow, recipe.scope, recipe.couples, recipe.outer is None), name)
+    return list(found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"), [*[(n, "foreach") for n in NAMES], *[(n, "compiled") for n in _one_of_a_kind()]]
+)
 def test_float64(name: str, engine: str, few: None, record_property: Report) -> None:
     error, where = _compare(name, engine, torch.float64)
     record_property("error", error)
