@@ -1,4 +1,4 @@
-"""Roles in the models of transformers and timm, with random weights; skipped, with the reason, where they are absent."""
+"""Roles in the models of transformers and timm, with random weights; skipped, with the reason, where absent."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from thalweg import accounting, amp, flows, layers, losses, schedules, slots
 from thalweg._version import __version__
 from thalweg.accumulation import Accumulator
-from thalweg.batchnorm import recalibrate
+from thalweg.batchnorm import averaged, recalibrate
 from thalweg.optimizer import Optimizer
 from thalweg.optimizers.adafactor import Adafactor
 from thalweg.optimizers.adam import Adam, AdamS, AdamW, NAdam, RAdam
@@ -154,6 +154,7 @@ __all__ = [
     "__version__",
     "accounting",
     "amp",
+    "averaged",
     "create",
     "define",
     "diffGrad",

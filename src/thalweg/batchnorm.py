@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,11 +35,11 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
         >>> thalweg.recalibrate(model, [torch.randn(8, 3) for _ in range(4)])
         4
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = _norms(model)
     if not norms:
         return 0
     modes = {m: m.training for m in model.modules()}
-    kept = [{name: buffer.clone() for name, buffer in m.named_buffers(recurse=False)} for m in norms]
+    kept = _statistics(norms)
     momenta = [m.momentum for m in norms]
     count = 0
     done = False
@@ -56,10 +57,55 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> int:
         for m, momentum, buffers in zip(norms, momenta, kept, strict=True):
             m.momentum = momentum
             if not done:
-                for name, buffer in m.named_buffers(recurse=False):
-                    buffer.copy_(buffers[name])
+                _restore(m, buffers)
         for module, mode in modes.items():
             module.training = mode
     if not count:
         raise ValueError("no batches: batch-norm statistics need some inputs to be gathered from")
     return count
+
+
+@contextmanager
+def averaged(optimizer: Any, model: nn.Module, batches: Iterable[Any] = ()) -> Iterator[nn.Module]:
+    """The model as it is to be evaluated or saved: averaged weights, and batch norms recalibrated for them.
+
+    Inside, ``optimizer.eval()`` has put the averages into the model and its batch norms hold the statistics of
+    ``batches`` (needed only where there are batch norms). Afterwards training goes on from exactly where it was, also
+    if what happens inside raises.
+
+    Raises:
+        ValueError: the model has batch norms and there are no batches.
+
+    Example:
+        >>> import torch, thalweg
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        >>> opt = thalweg.AdamW(model.parameters(), outer=thalweg.EMA(0.9))
+        >>> model(torch.randn(8, 3)).sum().backward(); opt.step()
+        >>> with thalweg.averaged(opt, model, [torch.randn(8, 3)]):
+        ...     best = {k: v.clone() for k, v in model.state_dict().items()}
+    """
+    norms = _norms(model)
+    kept = _statistics(norms)
+    optimizer.eval()
+    try:
+        if norms:
+            recalibrate(model, batches)
+        yield model
+    finally:
+        optimizer.train()
+        for m, buffers in zip(norms, kept, strict=True):
+            _restore(m, buffers)
+
+
+def _norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    kind = nn.modules.batchnorm._BatchNorm
+    return [m for m in model.modules() if isinstance(m, kind) and m.track_running_stats]
+
+
+def _statistics(norms: list[nn.modules.batchnorm._BatchNorm]) -> list[dict[str, torch.Tensor]]:
+    return [{name: buffer.clone() for name, buffer in m.named_buffers(recurse=False)} for m in norms]
+
+
+def _restore(norm: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
+    for name, buffer in norm.named_buffers(recurse=False):
+        buffer.copy_(buffers[name])

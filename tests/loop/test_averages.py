@@ -57,6 +57,32 @@ def test_a_model_is_saved_with_its_average_and_training_goes_on() -> None:
     assert all(torch.equal(p, q) for p, q in zip(training, model.parameters(), strict=True))
 
 
+def test_averaged_and_back() -> None:
+    model = _model()
+    opt = thalweg.SGD(model.parameters(), lr=0.3, outer=thalweg.PolynomialAverage(1.0))
+    for x in _batches(4):
+        opt.zero_grad()
+        (model(x) - 1).square().mean().backward()
+        opt.step()
+    training = {k: v.clone() for k, v in model.state_dict().items()}
+    inside: dict[str, torch.Tensor] = {}
+
+    def evaluate() -> None:
+        with thalweg.averaged(opt, model, _batches()):
+            inside.update({k: v.clone() for k, v in model.state_dict().items()})
+            raise KeyError("evaluation failed")
+
+    with pytest.raises(KeyError):
+        evaluate()
+    assert not torch.equal(inside["0.weight"], training["0.weight"])
+    assert not torch.equal(inside["1.running_mean"], training["1.running_mean"])
+    after = model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in training.items())
+    opt.step()
+    with pytest.raises(ValueError, match="no batches"), thalweg.averaged(opt, model):
+        pass
+
+
 def test_nothing_to_recalibrate_and_nothing_to_do_it_with() -> None:
     assert thalweg.recalibrate(nn.Linear(2, 2), iter(())) == 0
     model = _model()
