@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,14 @@ def test_nothing_names_a_machine_or_a_package_host() -> None:
     """The repository is about the library alone."""
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"]:
         assert "pypi.org" not in path.read_text(), path
+
+
+def test_every_exported_name_is_there_and_importing_loads_nothing_else() -> None:
+    assert set(thalweg._WHERE) | {"__version__"} | set(thalweg._MODULES) >= set(thalweg.__all__)
+    for name in thalweg.__all__:
+        assert getattr(thalweg, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'AdamV'"):
+        thalweg.AdamV  # noqa: B018
+    code = "import sys, torch, thalweg; print(sum(m.startswith('thalweg.') for m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src")
+    assert int(done.stdout) == 1, "only the version"

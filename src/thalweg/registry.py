@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, TypeVar
 
 from torch import nn
@@ -78,6 +81,14 @@ def _add(entry: Entry) -> None:
     _ALIASES.update(dict.fromkeys(entry.aliases, entry.name))
 
 
+@cache
+def load_all(package: str) -> None:
+    """Import every module of a package, so that what they register is known."""
+    where = import_module(package)
+    for module in iter_modules(where.__path__):
+        import_module(f"{package}.{module.name}")
+
+
 def list_optimizers() -> list[str]:
     """The names of all registered optimizers.
 
@@ -86,6 +97,7 @@ def list_optimizers() -> list[str]:
         >>> "adamw" in thalweg.list_optimizers()
         True
     """
+    load_all("thalweg.optimizers")
     return sorted(_ENTRIES)
 
 
@@ -97,6 +109,7 @@ def get(name: str) -> Entry:
         >>> thalweg.get("AdamW").source
         'arXiv 1711.05101'
     """
+    load_all("thalweg.optimizers")
     key = name.lower()
     key = _ALIASES.get(key, key)
     if key not in _ENTRIES:
@@ -155,6 +168,7 @@ def define(name: str, recipe: Recipe, *, source: str = "", doc: str = "", **defa
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe must be a Recipe, got {recipe!r}")
+    load_all("thalweg.optimizers")  # so that a name that the library has is noticed now
 
     def __init__(self: Optimizer, params: Any, **hyper: Any) -> None:
         Optimizer.__init__(self, params, recipe, **{**defaults, **hyper})

@@ -68,6 +68,13 @@ def admitting(name: str) -> list[str]:
     return [optimizer for optimizer in list_optimizers() if admits(optimizer)]
 
 
+def _load() -> None:
+    """Import every slot, so that all techniques are known."""
+    from thalweg.registry import load_all
+
+    load_all("thalweg.slots")
+
+
 def list_techniques() -> list[str]:
     """The names of all techniques.
 
@@ -76,11 +83,13 @@ def list_techniques() -> list[str]:
         >>> "cautious" in thalweg.list_techniques()
         True
     """
+    _load()
     return sorted(_ENTRIES)
 
 
 def get(name: str) -> Technique:
     """The technique of a name; a KeyError names the nearest ones."""
+    _load()
     key = name.lower()
     if key not in _ENTRIES:
         raise KeyError(f"no technique is named {name!r}." + suggest(key, _ENTRIES))
