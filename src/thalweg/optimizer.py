@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -414,19 +415,11 @@ class Optimizer(torch.optim.Optimizer):
             after.remove()
 
 
+@cache
 def _settled_numbers(recipe: Recipe, other: Recipe) -> tuple[str, ...]:
     """The group numbers that slots of the one recipe settle over the model together with those of the other."""
-    return tuple(
-        key
-        for place, filled in recipe.slots()
-        for slot in getattr(filled, "slots", (filled,))
-        if slot.couples == "model" and slot.group_numbers and slot in _parts(getattr(other, place))
-        for key in slot.group_numbers
-    )
-
-
-def _parts(slot: Slot | None) -> tuple[Slot | None, ...]:
-    return getattr(slot, "slots", (slot,))
+    shared = (slot for place, slot in recipe.coupled_slots if (place, slot) in other.coupled_slots)
+    return tuple(key for slot in shared if slot.couples == "model" for key in slot.group_numbers)
 
 
 def _as_number(loss: Any) -> float:

@@ -82,8 +82,7 @@ class Recipe:
         there = getattr(self, place)
         if there is None:
             return self.but(**{place: slot})
-        before = there.slots if isinstance(there, Chain) else (there,)
-        return self.but(**{place: Chain((*before, slot))})
+        return self.but(**{place: Chain((*there.links, slot))})
 
     @cached_property
     def scope(self) -> str:
@@ -109,6 +108,11 @@ class Recipe:
     def group_numbers(self) -> dict[str, float]:
         """Host numbers kept per parameter group, with their starting values."""
         return {k: v for _, slot in self.slots() for k, v in slot.group_numbers.items()}
+
+    @cached_property
+    def coupled_slots(self) -> tuple[tuple[str, Slot], ...]:
+        """The single slots that ask for totals, with their places: where two recipes share one, it couples them."""
+        return tuple((place, link) for place, slot in self.slots() for link in slot.links if link.couples)
 
     @cached_property
     def silent(self) -> int:

@@ -89,9 +89,7 @@ class Chunk:
             return None
         asked = requests(self.yielded)
         return [
-            Totals([reduce(t, r.over, "max" if r.how == "max" else "sum") for t in self.each(r.value)], r.how, r.slot)
-            if r.over in WIDE
-            else None
+            Totals([reduce(t, r.over, r.how) for t in self.each(r.value)], r.how, r.slot) if r.over in WIDE else None
             for r in asked
         ]
 

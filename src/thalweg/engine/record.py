@@ -177,8 +177,6 @@ def record(
             wide = {"dtype": torch.float64} if structure.wide else {}
             for column in columns:
                 over, how = column[0].over, column[0].how
-                if how == "mean" and over in WIDE:
-                    how = "sum"  # divided by the size of the whole later
                 found = [reduce(v, over, how, **wide) for r in column for v in (r.value, *r.others)]
                 outputs += [torch.stack(found) if count > 1 else found[0].reshape(1)] if over in WHOLE else found
             return recorder.finish(tuple(outputs), (), prune=True), kinds

@@ -98,7 +98,12 @@ def answer(yielded: Any, answers: list[Any]) -> Any:
 
 
 def reduce(t: Any, over: Over, how: str, **dtype: Any) -> Any:
-    """One tensor's answer to a request: over an axis that goes, axes that stay with length one, or all of it."""
+    """One tensor's answer to a request: over an axis that goes, axes that stay with length one, or all of it.
+
+    Its share of a mean that concerns other tensors too is its sum; the size of the whole is not known here.
+    """
+    if over in WIDE and how == "mean":
+        how = "sum"
     axes = () if isinstance(over, str) else (over,)
     keep = {"keepdim": True} if isinstance(over, tuple) else {}
     if how == "max":

@@ -37,8 +37,7 @@ class Rule:
     def of(cls, recipe: Recipe, scalars: Scalars, maximize: bool, host: dict[str, Any], group: int) -> Rule:
         places, flags = layout(scalars)
         numbers = tuple(float(scalars[place][key]) for place, key in places)
-        filled = ((place, s) for place, slot in recipe.slots() for s in getattr(slot, "slots", (slot,)))
-        together: tuple[Any, ...] = tuple(item for item in filled if item[1].couples)
+        together: tuple[Any, ...] = recipe.coupled_slots
         if recipe.couples == "group":
             together = (*together, group)
         shape = (recipe, tuple(places), flags, maximize, together)

@@ -15,7 +15,7 @@ from thalweg.registry import register
 from thalweg.slots.average import Average, Largest
 from thalweg.slots.decay import Decoupled, DecoupledByStep
 from thalweg.slots.gradient import L2
-from thalweg.slots.law import Plain
+from thalweg.slots.law import Plain, WholeFirst
 from thalweg.slots.moments import (
     Belief,
     FromSecond,
@@ -25,7 +25,6 @@ from thalweg.slots.moments import (
     Restrained,
     TwoMomenta,
     Watched,
-    WholeFirst,
 )
 from thalweg.slots.ratio import OverSqrt, Rectified
 

@@ -14,13 +14,12 @@ from thalweg.registry import register
 from thalweg.slots.average import Average
 from thalweg.slots.decay import Decoupled, DecoupledByStep
 from thalweg.slots.gradient import L2
-from thalweg.slots.law import Debiased, Plain
+from thalweg.slots.law import Debiased, Plain, WholeFirst
 from thalweg.slots.ratio import OverSqrt
 from thalweg.slots.tuning_free import (
     AtDistance,
     DAdaptRate,
     DistanceOverGradients,
-    FromFirst,
     LayerScale,
     ModelRate,
     OverDistanceSqrt,
@@ -47,7 +46,7 @@ DADAPT_ADAM = Recipe(
 )
 DOG = Recipe(gradient=L2(), rate=DistanceOverGradients(), flow=flows.rate_first)
 LDOG = DOG.but(rate=DistanceOverGradients("tensor"))
-MOMO = Recipe(first=Average("exp_avg", FromFirst("beta")), rate=ModelRate(), after=Proximal(), flow=flows.rate_last)
+MOMO = Recipe(first=Average("exp_avg", WholeFirst("beta")), rate=ModelRate(), after=Proximal(), flow=flows.rate_last)
 MOMO_ADAM = MOMO.but(
     first=Average("exp_avg", Plain()),
     second=Average("exp_avg_sq", Debiased("betas.1", 0.999), power=2),
@@ -399,7 +398,7 @@ class MoMo(Named):
 
     @classmethod
     def build(cls, bias_correction: bool, use_fstar: bool) -> Recipe:  # type: ignore[override]
-        law = Plain("beta") if bias_correction else FromFirst("beta")
+        law = Plain("beta") if bias_correction else WholeFirst("beta")
         return MOMO.but(first=Average("exp_avg", law), rate=ModelRate("beta", bias_correction, use_fstar))
 
 

@@ -111,6 +111,11 @@ class Slot:
     lazy: ClassVar[bool] = False
     silent: ClassVar[int] = 0
 
+    @property
+    def links(self) -> tuple[Slot, ...]:
+        """The slots that act one after the other in this one's place: itself, or those of a ``Chain``."""
+        return (self,)
+
     def hypers(self) -> dict[str, Hyper]:
         return {}
 

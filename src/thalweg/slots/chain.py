@@ -19,6 +19,10 @@ class Chain(Slot):
     slots: tuple[Slot, ...]
 
     @property
+    def links(self) -> tuple[Slot, ...]:
+        return self.slots
+
+    @property
     def scope(self) -> str:  # type: ignore[override]
         return max((slot.scope for slot in self.slots), key=SCOPES.index)
 

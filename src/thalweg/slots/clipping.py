@@ -28,7 +28,7 @@ class OfGradient(Slot):
 
     def into(self, recipe: Any) -> Any:
         there = recipe.gradient
-        slots = () if there is None else getattr(there, "slots", (there,))
+        slots = () if there is None else there.links
         at = next((i for i, slot in enumerate(slots) if "weight_decay" in slot.hypers()), len(slots))
         return recipe.but(gradient=Chain((*slots[:at], self, *slots[at:])) if slots else self)
 

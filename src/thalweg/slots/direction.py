@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -82,12 +82,16 @@ def as_matrices(stack: Tensor, parts: int) -> Tensor:
     ``parts`` matrices stand one after the other along the first axis of each shape; where that uses the axis up, as in
     a stack of experts, the next axis holds the rows. Axes after the rows are flattened into the columns.
     """
-    if parts > 1:
-        batch, first, *rest = stack.shape
-        if first % parts:
-            raise ValueError(f"parts={parts} does not divide the first axis of a parameter of shape {(first, *rest)}")
-        stack = stack.reshape(batch * parts, *(() if first == parts else (first // parts,)), *rest)
-    return stack.flatten(2)
+    batch, *shape = stack.shape
+    return stack.reshape(batch * parts, *each_shape(shape, parts)).flatten(2)
+
+
+def each_shape(shape: Sequence[int], parts: int) -> tuple[int, ...]:
+    """The shape of each of ``parts`` matrices in a parameter of that shape; see ``as_matrices``."""
+    first, *rest = shape
+    if first % parts:
+        raise ValueError(f"parts={parts} does not divide the first axis of a parameter of shape {tuple(shape)}")
+    return tuple(rest) if 1 < parts == first else (first // parts, *rest)
 
 
 @dataclass(frozen=True, repr=False)

@@ -31,18 +31,6 @@ class Normalised(Plain):
 
 
 @dataclass(frozen=True, repr=False)
-class WholeFirst(Plain):
-    """Exponential average that takes its first value whole (ADOPT)."""
-
-    def text(self, s: str, x: str) -> str:
-        return f"{super().text(s, x)} (at t=1: {s} <- {x})"
-
-    def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
-        beta = h[self.beta]
-        return Weights(beta, 1.0 if t == 1 else 1 - beta)
-
-
-@dataclass(frozen=True, repr=False)
 class Folding(Debiased):
     """Exponential average that takes in several values a step and forgets once (AdamA).
 

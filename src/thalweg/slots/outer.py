@@ -12,7 +12,7 @@ import torch
 from thalweg.hyper import ANY, EPS, Hyper
 from thalweg.ops import mix
 from thalweg.slots.base import Slot, State
-from thalweg.slots.ratio import rectification
+from thalweg.slots.ratio import rectification, switched_root
 from thalweg.techniques import technique
 
 ALONE = "no other outer method"
@@ -235,7 +235,7 @@ class OnceRectified(Slot):
         return {"root": 1.0, "plus": h["eps"]}
 
     def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
-        return m / (v.sqrt() * h.root + h.plus)
+        return m / switched_root(h, v)
 
     def equation(self, x: str = "g") -> str:
         return f"u = {x}/(sqrt(v) + eps) if rho_k > 4 else {x}"

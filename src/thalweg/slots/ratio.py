@@ -74,6 +74,12 @@ def rectification(beta: float, t: int, threshold: float) -> float | None:
     return math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
 
 
+def switched_root(h: Any, v: Any) -> Any:
+    """The root of v and eps, or 1: by ``h.root``, 1 or 0, and ``h.plus``, so that one graph serves both phases."""
+    # A v that has overflowed must not meet a root of 0: infinity times 0 is not a number.
+    return v.sqrt().clamp(max=3e38) * h.root + h.plus
+
+
 @dataclass(frozen=True, repr=False)
 class Rectified(Slot):
     """RAdam: the adaptive step times its rectification once rho_t > threshold, the bare corrected momentum before."""
@@ -89,8 +95,7 @@ class Rectified(Slot):
         return {"times": rectified, "root": 1.0, "plus": h["eps"] / math.sqrt(1 - h["betas.1"] ** t)}
 
     def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
-        # A v that has overflowed must not meet a root of 0: infinity times 0 is not a number.
-        return m * h.times / (v.sqrt().clamp(max=3e38) * h.root + h.plus)
+        return m * h.times / switched_root(h, v)
 
     def equation(self, x: str = "g") -> str:
         return (

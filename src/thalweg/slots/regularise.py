@@ -28,7 +28,7 @@ def without_decay(recipe: Any) -> Any:
         there = getattr(recipe, place)
         if there is None:
             continue
-        kept = tuple(s for s in getattr(there, "slots", (there,)) if not isinstance(s, tuple(_ELSEWHERE)))
+        kept = tuple(s for s in there.links if not isinstance(s, tuple(_ELSEWHERE)))
         changes[place] = Chain(kept) if len(kept) > 1 else kept[0] if kept else None
     bare = recipe.but(**changes)
     own = next((slot for _, slot in bare.slots() if "weight_decay" in slot.hypers()), None)

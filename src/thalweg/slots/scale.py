@@ -11,7 +11,7 @@ import torch
 
 from thalweg.hyper import EPS, Hyper, Number, check, referred, value
 from thalweg.slots.base import Request, Slot, mean, total
-from thalweg.slots.direction import PARTS
+from thalweg.slots.direction import PARTS, each_shape
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,10 +136,8 @@ class ShapeScale(Slot):
         return {"parts": h["parts"]}
 
     def __call__(self, x: Any, h: Any, u: Any) -> Any:
-        parts = (
-            int(h.parts) if isinstance(h.parts, float) else 1
-        )  # a symbol where words are counted, which need no shape
-        shape = x.shape if parts == 1 else x.shape[1:] if x.shape[0] == parts else (x.shape[0] // parts, *x.shape[1:])
+        # Where words are counted, which takes no shape, ``parts`` is a symbol.
+        shape = each_shape(x.shape, int(h.parts) if isinstance(h.parts, float) else 1)
         rows, columns = shape[0], math.prod(shape[1:])
         return u * (math.sqrt(max(1, rows / columns)) if self.rule == "keller" else 0.2 * math.sqrt(max(rows, columns)))
 

@@ -314,18 +314,6 @@ class DistanceOverGradients(Slot):
 
 
 @dataclass(frozen=True, repr=False)
-class FromFirst(Plain):
-    """Exponential average that starts as the first value (MoMo)."""
-
-    def text(self, s: str, x: str) -> str:
-        return f"{super().text(s, x)} (at t=1: {s} <- {x})"
-
-    def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
-        beta = h[self.beta]
-        return Weights(beta, 1.0 if t == 1 else 1 - beta)
-
-
-@dataclass(frozen=True, repr=False)
 class ModelRate(Slot):
     """MoMo: the step after which an averaged linear model of the loss reaches its lower bound, at most lr.
 
