@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from thalweg.recipe import Recipe
     from thalweg.recipes import ADAMW, MUON
     from thalweg.registry import create, define, get, list_optimizers
+    from thalweg.release import GradientRelease
     from thalweg.routing import roles, route
     from thalweg.slots.adanorm import AdaNorm
     from thalweg.slots.averaging import EMA, PolynomialAverage
@@ -120,6 +121,7 @@ __all__ = [
     "Factored",
     "Fractional",
     "FullyDecoupled",
+    "GradientRelease",
     "LDoG",
     "LayerNormAdaptation",
     "Lazy",
@@ -351,6 +353,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "slots.warmup": ("Warmup",),
     "techniques": ("list_techniques",),
+    "release": ("GradientRelease",),
 }
 _MODULES = (
     "accounting",

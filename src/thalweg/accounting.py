@@ -3,8 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from thalweg import storage
 from thalweg.registry import get
+
+if TYPE_CHECKING:
+    from thalweg.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What training holds in memory, in bytes by role; activations are not counted. ``print`` shows a table."""
+
+    parameters: int
+    """How many numbers are trained."""
+    weights: int
+    gradients: int
+    """Of all parameters that require one, whether it exists at the moment or not."""
+    state: dict[str, int]
+    """By role, scales of blocks apart (``exp_avg``, ``exp_avg_scale``); also what the first step has yet to make."""
+
+    @property
+    def per_parameter(self) -> float:
+        """Bytes of state per parameter."""
+        return sum(self.state.values()) / max(self.parameters, 1)
+
+    @property
+    def total(self) -> int:
+        """Bytes of weights, gradients and state."""
+        return self.weights + self.gradients + sum(self.state.values())
+
+    def __str__(self) -> str:
+        rows = [("weights", self.weights), ("gradients", self.gradients), *self.state.items(), ("total", self.total)]
+        wide = max(len(name) for name, _ in rows)
+        lines = [f"{'':{wide}}  {'bytes':>15}  per parameter"]
+        each = max(self.parameters, 1)
+        lines += [f"{name:{wide}}  {held:>15,}  {held / each:>13.3f}" for name, held in rows]
+        return "\n".join(lines)
+
+
+def memory(optimizer: Optimizer) -> Memory:
+    """What training with this optimizer holds: weights, gradients and every kind of state; see ``Optimizer.memory``."""
+    parameters = weights = gradients = 0
+    state: dict[str, int] = {}
+    for group in optimizer.param_groups:
+        recipe = optimizer.recipe_of(group)
+        for p in group["params"]:
+            parameters += p.numel()
+            weights += p.nbytes
+            gradients += p.nbytes * p.requires_grad
+            for role, held in storage.sizes(p, recipe, optimizer.layout_of(p, group)).items():
+                state[role] = state.get(role, 0) + held
+    return Memory(parameters, weights, gradients, state)
 
 
 @dataclass(frozen=True)

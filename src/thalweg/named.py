@@ -22,13 +22,14 @@ class Named(Optimizer):
         options = dict(options)
         outer, engine = options.pop("outer", None), options.pop("engine", "auto")
         rounding, techniques = options.pop("rounding", "nearest"), options.pop("techniques", ())
+        state = options.pop("state", "float32")
         unknown = options.keys() - FLAGS.keys()
         if unknown:
-            legal = (hyper.keys() | FLAGS.keys() | {"techniques", "outer", "engine", "rounding"}) - {"params"}
+            legal = (hyper.keys() | FLAGS.keys() | {"techniques", "outer", "engine", "state", "rounding"}) - {"params"}
             name = sorted(unknown)[0]
             raise ValueError(f"{type(self).__name__} has no option {name!r}." + suggest(name, legal))
         engine = self._torch_engine(engine, options)
-        made = {"techniques": techniques, "outer": outer, "engine": engine, "rounding": rounding}
+        made = {"techniques": techniques, "outer": outer, "engine": engine, "state": state, "rounding": rounding}
         super().__init__(params, **made, **{**FLAGS, **options, **hyper})
 
     def _torch_engine(self, engine: str, options: Mapping[str, Any]) -> str:
@@ -51,7 +52,7 @@ class Named(Optimizer):
     structure: ClassVar[tuple[str, ...]] = ()
 
     def _option_names(self) -> set[str]:
-        return {*FLAGS, *self._given}
+        return {*super()._option_names(), *self._given}
 
     def _check_options(self, group: Mapping[str, Any]) -> None:
         super()._check_options(group)
@@ -65,7 +66,7 @@ class Named(Optimizer):
                 f"{type(self).__name__} has its own recipe; use thalweg.Optimizer for groups that name one"
             )
         recipe = self._built(group)
-        read = join(recipe.hypers()).keys() | FLAGS.keys() | set(self.structure)
+        read = join(recipe.hypers()).keys() | super()._option_names() | set(self.structure)
         for key in self._given - read:
             default = self._signature_default(key)
             if group[key] != default:

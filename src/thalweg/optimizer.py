@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from thalweg import storage
+from thalweg.codecs import CHOICES, Layout
 from thalweg.engine import compiled, eager
 from thalweg.engine.work import Rule, Work
 from thalweg.hyper import flatten, join, suggest, validate
 from thalweg.recipe import Recipe, with_techniques
 from thalweg.rounding import seed, stalled
 from thalweg.slots.base import Slot
+
+if TYPE_CHECKING:
+    from thalweg.accounting import Memory
 
 #: Keys of torch's own groups. They are kept so that checkpoints load both ways; see ``_check_flags``.
 FLAGS: dict[str, Any] = {
@@ -37,12 +41,16 @@ FOREIGN = frozenset(
 )
 #: Keys that schedulers cycle in every group, read or not; let through in groups that have been through one already.
 CYCLED = frozenset(("momentum", "betas"))
-ROUNDINGS = ("nearest", "stochastic")
+ROUNDINGS = ("nearest", "stochastic", "kahan")
 ENGINES = ("auto", "compiled", "foreach", "reference")
 #: The step at which half-precision parameters are looked at, once, for whether they move at all.
 STALL_STEP = 10
 #: Parameter elements from which ``engine="auto"`` compiles; below, a compiler costs more than it ever gives back.
 COMPILE_FROM = 1 << 20
+
+
+#: A group with its recipe, and those of its parameters that are to move.
+Chosen = tuple[dict[str, Any], Recipe, list[Tensor]]
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -56,8 +64,11 @@ class Optimizer(torch.optim.Optimizer):
         outer: an outer method (``Lookahead``, ``ScheduleFree``) around every group's recipe.
         engine: "auto" (compiled from 2^20 elements on where there is a compiler, else foreach), "compiled",
             "foreach" or "reference".
-        rounding: how bfloat16 parameters are stored: "nearest", or "stochastic", which lets steps through that are
-            smaller than the gaps between bfloat16 numbers.
+        state: how state is stored, for all groups that do not say otherwise: "float32", "bfloat16", "int8" or "int4"
+            (4, 2, 1 and half a byte a number; see ``thalweg.codecs``). Tensors of fewer than 4096 elements, copies of
+            weights, and sums over rows or columns stay as they are.
+        rounding: how bfloat16 parameters are stored: "nearest"; "stochastic", which lets steps through that are
+            smaller than the gaps between bfloat16 numbers; or "kahan", which keeps what is lost in two more bytes.
         maximize: ascend instead of descend.
         hyper: numbers of the recipe, such as ``lr`` or ``betas``; ranges and defaults are the slots' (lr 1e-3,
             weight_decay 0), not those of a named optimizer with the same recipe.
@@ -77,6 +88,8 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     needs_model: ClassVar[bool] = False
+    #: The groups (by id) whose numbers have moved in this step already; see ``thalweg.GradientRelease``.
+    _advanced: Collection[int] = ()
 
     def __init__(
         self,
@@ -86,6 +99,7 @@ class Optimizer(torch.optim.Optimizer):
         techniques: Sequence[Slot | str] = (),
         outer: Slot | None = None,
         engine: str = "auto",
+        state: str = "float32",
         rounding: str = "nearest",
         **hyper: Any,
     ) -> None:
@@ -106,7 +120,7 @@ class Optimizer(torch.optim.Optimizer):
         self._compiled = compiled.Engine()
         self._given = frozenset(hyper)
         numbers = {} if self._default_recipe is None else join(self._default_recipe.hypers())
-        super().__init__(params, {**FLAGS, **numbers, **hyper})
+        super().__init__(params, {**FLAGS, "state": state, **numbers, **hyper})
         legal = self._option_names().union(numbers, *(join(self.recipe_of(g).hypers()) for g in self.param_groups))
         for name in hyper.keys() - legal:
             raise ValueError(
@@ -115,11 +129,16 @@ class Optimizer(torch.optim.Optimizer):
 
     def _option_names(self) -> set[str]:
         """Names of options that any group may hold, beyond the numbers its recipe reads."""
-        return set(FLAGS)
+        return {*FLAGS, "state"}
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The recipe of a group, from its options as they are now."""
         return self._recipes[group["recipe"]]
+
+    def layout_of(self, param: Tensor, group: Mapping[str, Any]) -> Layout:
+        """How the state of a parameter of this group is stored."""
+        recipe = self.recipe_of(group)
+        return storage.layout(recipe, storage.real_shape(param), param.dtype, group["state"], self.rounding)
 
     @property
     def recipe(self) -> Recipe:
@@ -181,6 +200,8 @@ class Optimizer(torch.optim.Optimizer):
         for key in ("maximize", "capturable", "differentiable"):
             if not isinstance(group[key], bool):
                 raise TypeError(f"{key} must be True or False, got {group[key]!r}")
+        if group["state"] not in CHOICES:
+            raise ValueError(f"Invalid state: {group['state']!r}; legal are {', '.join(CHOICES)}")
         for key in ("capturable", "differentiable"):
             if group[key]:
                 raise ValueError(f"{key}=True is not supported yet; leave it False")
@@ -211,7 +232,7 @@ class Optimizer(torch.optim.Optimizer):
         if self._is_rehearsal(groups):
             for group, recipe, params in groups:
                 for p in params:
-                    storage.tensors(self.state[p], p, recipe, group)
+                    storage.tensors(self.state[p], p, recipe, self.layout_of(p, group), group)
             return
         for group, _, _ in groups:
             if not group.get("train_mode", True):
@@ -220,35 +241,50 @@ class Optimizer(torch.optim.Optimizer):
                 )
         saved = [{k: g[k] for k in recipe.group_numbers} for g, recipe, _ in groups]
         try:
-            works, rows, steps, hosts = self._prepare(groups, loss)
-            half = self._half_precision(works) if self.rounding == "nearest" else []
-            before = [p.clone() for p in half]
-            if rows:
-                eager.run([r.work for r in rows], many=self.engine_in_use != "reference")
-            self._run(works)
-            for r in rows:
-                r.put()
+            self._advance(groups, loss)
+            self._move(groups)
         except Exception:
             for (group, _, _), values in zip(groups, saved, strict=True):
                 group.update(values)
             raise
+
+    def _advance(self, groups: Sequence[Chosen], loss: Any) -> None:
+        """Move the groups' own numbers, once per group and step."""
+        groups = [entry for entry in groups if id(entry[0]) not in self._advanced]
+        value = None
+        if any(recipe.needs_loss for _, recipe, _ in groups) and loss is not None:
+            value = _as_number(loss)
+        for group, recipe, _ in groups:
+            for _, slot in recipe.slots():
+                slot.advance(group, value)
+
+    def _move(self, groups: Sequence[Chosen]) -> None:
+        """Step on these parameters of groups that have advanced: parameters, state and counts."""
+        works, rows, steps, hosts = self._prepare(groups)
+        half = self._half_precision(works) if self.rounding == "nearest" else []
+        before = [p.clone() for p in half]
+        if rows:
+            eager.run([r.work for r in rows], many=self.engine_in_use != "reference")
+        self._run(works)
+        for r in rows:
+            r.put()
         for (group, recipe, _), host in zip(groups, hosts, strict=True):
             group.update({key: host[key] for key in recipe.group_numbers})
         for (_, recipe, _), host in zip(groups, hosts, strict=True):
             if _settled_numbers(recipe, recipe):  # groups without a gradient in this step keep up
                 for group in self.param_groups:
                     group.update({key: host[key] for key in _settled_numbers(recipe, self.recipe_of(group))})
+        for state, numbers in steps:
+            for key, value in numbers.items():
+                state[key].fill_(value)
         if half and (share := stalled(before, half)) > 0.5:
             warnings.warn(
                 f"thalweg: {share:.0%} of the elements of half-precision parameters did not move in step"
                 f" {STALL_STEP}: their steps are smaller than the gaps between such numbers and are lost."
                 " Use rounding='stochastic' with bfloat16, a larger lr, or float32 parameters",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        for state, numbers in steps:
-            for key, value in numbers.items():
-                state[key].fill_(value)
 
     def _check_sparse(self, param: Tensor, recipe: Recipe, group: Mapping[str, Any]) -> None:
         """Refuse a gradient that is not dense, unless the recipe can leave alone what it does not name."""
@@ -260,6 +296,11 @@ class Optimizer(torch.optim.Optimizer):
                 f"{type(self).__name__} does not support sparse gradients here: {why};"
                 " build embeddings with sparse=False"
             )
+        if self.layout_of(param, group).blockwise:
+            raise RuntimeError(
+                f"{type(self).__name__} does not support sparse gradients with state={group['state']!r}, whose blocks"
+                " reach over rows; give this group state='float32' or 'bfloat16'"
+            )
 
     def _half_precision(self, works: list[Work]) -> list[Tensor]:
         """The half-precision parameters that take their ``STALL_STEP``-th step now, to see whether they move."""
@@ -267,40 +308,39 @@ class Optimizer(torch.optim.Optimizer):
         params = [p for group in self.param_groups for p in group["params"] if id(p) in owners] if owners else []
         return [p for p in params if self.state[p]["step"].item() == STALL_STEP - 1]
 
-    def _is_rehearsal(self, groups: list[tuple[dict[str, Any], Recipe, list[Tensor]]]) -> bool:
+    def _is_rehearsal(self, groups: Sequence[Chosen]) -> bool:
         """Whether this is the empty step that checkpoint tools take to make state appear: fresh, lr 0, gradients 0."""
         return (
-            all(g.get("lr") is not None and float(g["lr"]) == 0 for g, _, _ in groups)
+            not self._advanced
+            and all(g.get("lr") is not None and float(g["lr"]) == 0 for g, _, _ in groups)
             and not any(p in self.state and self.state[p] for _, _, params in groups for p in params)
             and not any(storage.any_gradient(p) for _, _, params in groups for p in params)
         )
 
     def _prepare(
-        self, groups: list[tuple[dict[str, Any], Recipe, list[Tensor]]], loss: Any
+        self, groups: Sequence[Chosen]
     ) -> tuple[list[Work], list[storage.Rows], list[tuple[dict[str, Any], dict[str, float]]], list[dict[str, Any]]]:
         """Every parameter that moves as a work, or the rows of it that a sparse gradient names as one; what its
-        numbers become; and each group's options, flattened.
-
-        Moves the groups' own numbers, and nothing else.
+        numbers become; and each group's options, flattened. Changes nothing, but makes the state that is missing.
         """
-        value = None
-        if any(recipe.needs_loss for _, recipe, _ in groups) and loss is not None:
-            value = _as_number(loss)
         works: list[Work] = []
         rows: list[storage.Rows] = []
         steps: list[tuple[dict[str, Any], dict[str, float]]] = []
         hosts: list[dict[str, Any]] = []
-        for group, recipe, _ in groups:
-            for _, slot in recipe.slots():
-                slot.advance(group, value)
+        places: dict[Tensor, int] = {}
+        if self.rounding == "stochastic" or any(group["state"] == "bfloat16" for group, _, _ in groups):
+            places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
         for group, recipe, params in groups:
             h = flatten({k: v for k, v in group.items() if k != "params"})
             hosts.append(h)
+            if group.setdefault("_stored", group["state"]) != group["state"]:
+                self._recode(group)
             start = recipe.numbers
             rules: dict[Any, tuple[Rule, dict[str, float]]] = {}
             for p in params:
                 state = self.state[p]
-                tensors = storage.tensors(state, p, recipe, h)
+                kept = storage.layout(recipe, storage.real_shape(p), p.dtype, group["state"], self.rounding)
+                tensors = storage.tensors(state, p, recipe, kept, h)
                 t = int(state["step"].item()) + 1
                 numbers = {k: state[k].item() for k in start} if start else {}
                 at = (t, *numbers.values())
@@ -310,13 +350,20 @@ class Optimizer(torch.optim.Optimizer):
                 rule, after = rules[at]
                 steps.append((state, after))
                 drawn = None
-                if self.rounding == "stochastic" and p.dtype == torch.bfloat16:
-                    drawn = seed(t, len(works) + len(rows))
+                if kept.seeded:
+                    drawn = seed(t, places[p])
                 if p.grad.layout == torch.strided:  # type: ignore[union-attr]
-                    works.append(storage.work(p, tensors, rule, drawn))
+                    works.append(storage.work(p, tensors, kept, rule, drawn))
                 else:
-                    rows.append(storage.Rows(p, tensors, rule, drawn))
+                    rows.append(storage.Rows(p, tensors, kept, rule, drawn))
         return works, rows, steps, hosts
+
+    def _recode(self, group: dict[str, Any]) -> None:
+        """Store the group's state as its option ``state`` now says."""
+        for p in group["params"]:
+            if self.state.get(p):
+                storage.recode(self.state[p], p, self.recipe_of(group), self.layout_of(p, group))
+        group["_stored"] = group["state"]
 
     def _run(self, works: list[Work]) -> None:
         engine = self.engine_in_use
@@ -364,6 +411,26 @@ class Optimizer(torch.optim.Optimizer):
         """Bytes of all state tensors that exist now (they are made at the first step)."""
         return sum(t.nbytes for s in self.state.values() for t in s.values() if isinstance(t, Tensor))
 
+    def memory(self) -> Memory:
+        """What training holds in memory, in bytes by role; also before the first step.
+
+        Example:
+            >>> import torch, thalweg
+            >>> opt = thalweg.AdamW(torch.nn.Linear(1024, 1024).parameters(), state="int8")
+            >>> print(opt.memory())
+                                        bytes  per parameter
+            weights                 4,198,400          4.000
+            gradients               4,198,400          4.000
+            exp_avg                 1,052,672          1.003
+            exp_avg_sq              1,052,672          1.003
+            exp_avg_scale              16,384          0.016
+            exp_avg_sq_scale           16,384          0.016
+            total                  10,534,912         10.037
+        """
+        from thalweg.accounting import memory
+
+        return memory(self)
+
     def words_per_element(self) -> float:
         """Elements read and written per parameter element and step, averaged over the parameters."""
         sizes = [(self.recipe_of(g), sum(p.numel() for p in g["params"])) for g in self.param_groups]
@@ -376,8 +443,9 @@ class Optimizer(torch.optim.Optimizer):
             count = sum(p.numel() for p in group["params"])
             known = [
                 *join(recipe.hypers()),
-                *sorted(self._option_names() - FLAGS.keys() - join(recipe.hypers()).keys()),
+                *sorted(self._option_names() - FLAGS.keys() - {"state"} - join(recipe.hypers()).keys()),
                 "maximize",
+                *(["state"] if group["state"] != "float32" else []),
             ]
             values = ", ".join(f"{k}={group[k]:g}" if isinstance(group[k], float) else f"{k}={group[k]}" for k in known)
             lines += [f"group {i}: {len(group['params'])} tensors, {count:,} parameters; {values}", str(recipe)]

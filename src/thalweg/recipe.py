@@ -187,6 +187,7 @@ class Recipe:
             slot = getattr(self, place)
             if place == "first" and self.flow is flows.step_first:
                 lines.append(f"u = lr*{now}")
+                now = "u"
             if place == "first" and self.flow is flows.rate_within:
                 now = f"(lr*{now})"
             if slot is None:

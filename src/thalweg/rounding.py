@@ -42,6 +42,16 @@ def stochastic(value: Any, number: Any) -> Any:
     return torch.where(torch.isfinite(value), finite, value)
 
 
+def nearest(value: Any) -> Any:
+    """``value`` (float32) rounded to the nearest bfloat16 number, ties to even, but still float32; NaN stays.
+
+    On the bits, because a compiler may drop a cast to bfloat16 and back.
+    """
+    bits = value.view(torch.int32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & ~0xFFFF).view(torch.float32)
+    return torch.where(torch.isfinite(value), rounded, value)
+
+
 def stalled(before: Sequence[Tensor], params: Sequence[Tensor]) -> float:
     """The share of elements with a gradient that a step left exactly as they were."""
     still = moving = 0

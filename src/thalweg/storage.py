@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from thalweg.codecs import COMPENSATION, Blockwise, Codec, Layout, choose, fits
 from thalweg.engine.work import Rule, Work
 from thalweg.recipe import Recipe
 from thalweg.slots.base import State
@@ -44,22 +47,90 @@ def new(param: Tensor, spec: State, h: Mapping[str, Any]) -> Tensor:
     return torch.full_like(param, complex(fill, fill) if param.is_complex() else fill, dtype=dtype)
 
 
-def tensors(state: dict[str, Any], param: Tensor, recipe: Recipe, h: Mapping[str, Any]) -> list[Tensor]:
-    """The parameter's state in the recipe's order.
+@cache
+def layout(recipe: Recipe, shape: tuple[int, ...], dtype: torch.dtype, choice: str, rounding: str) -> Layout:
+    """How the state of a parameter is stored, with ``state=choice`` and ``rounding``.
+
+    Coded is what is like the parameter and starts with a number, of tensors that are large enough and not of double
+    precision. What is a copy of weights stays as it is, and so do sums over rows or columns, which are small.
+    """
+    roles: list[str] = []
+    codecs: list[tuple[str, Codec]] = []
+    for role, spec in recipe.state(shape).items():
+        roles.append(role)
+        codec = choose(choice, shape, dtype, spec.signed) if spec.shape is None and spec.fill != "param" else None
+        if codec is not None:
+            codecs.append((role, codec))
+            roles += [role + part for part in codec.tensors[1:]]
+    if dtype != torch.bfloat16:
+        rounding = "nearest"
+    if rounding == "kahan":
+        roles.append(COMPENSATION)
+    return Layout(tuple(roles), tuple(codecs), rounding)
+
+
+def tensors(state: dict[str, Any], param: Tensor, recipe: Recipe, kept: Layout, h: Mapping[str, Any]) -> list[Tensor]:
+    """The parameter's state as ``kept`` lays it out.
 
     What is missing is made: all of it at the first step; later, what a changed option asks for.
     """
-    specs = recipe.state(real_shape(param))
-    numbers = recipe.numbers
     if "step" not in state:
         state["step"] = as_step(0)
+    numbers = recipe.numbers
     for key in numbers:
         if key not in state:
             state[key] = torch.tensor(numbers[key], dtype=torch.float64)
-    for role, spec in specs.items():
-        if role not in state:
-            state[role] = new(param, spec, h)
-    return [state[role] for role in specs]
+    if not all(role in state for role in kept.roles):
+        for role, spec in recipe.state(real_shape(param)).items():
+            if role not in state:
+                put(state, role, new(param, spec, h), kept)
+        if COMPENSATION in kept.roles:
+            state.setdefault(COMPENSATION, torch.zeros_like(param))
+    return [state[role] for role in kept.roles]
+
+
+def sizes(param: Tensor, recipe: Recipe, kept: Layout) -> dict[str, int]:
+    """Bytes of every tensor that is stored for a parameter, by role; they need not exist yet."""
+    found: dict[str, int] = {}
+    for role, spec in recipe.state(real_shape(param)).items():
+        codec = kept.codec(role)
+        if isinstance(codec, Blockwise):
+            codes, scales = codec.shapes(param.numel())
+            found |= {role: math.prod(codes), role + "_scale": 4 * math.prod(scales)}
+        else:
+            dtype = state_dtype(param) if spec.shape is None else spec.dtype or state_dtype(param).to_real()
+            item = 2 if codec is not None else dtype.itemsize
+            found[role] = item * (param.numel() if spec.shape is None else math.prod(spec.shape))
+    return {**found, COMPENSATION: 2 * param.numel()} if COMPENSATION in kept.roles else found
+
+
+def put(state: dict[str, Any], role: str, value: Tensor, kept: Layout) -> None:
+    """Store a state tensor as ``kept`` says."""
+    codec = kept.codec(role)
+    if isinstance(codec, Blockwise):
+        state[role], state[role + "_scale"] = codec.store(value)
+    else:
+        state[role] = value if codec is None else value.to(torch.bfloat16)
+
+
+def plain(state: Mapping[str, Any], role: str, spec: State, param: Tensor) -> Tensor:
+    """A state tensor as numbers, however it is stored."""
+    codes = state[role]
+    scale = state.get(role + "_scale")
+    if scale is None:
+        return codes.to(spec.dtype or state_dtype(param)) if codes.is_floating_point() else codes
+    block = param.numel() // codes.shape[0]
+    codec = Blockwise(8 * codes.shape[1] // block, spec.signed, block)
+    return codec.decode(codes, scale).reshape(param.shape)
+
+
+def recode(state: dict[str, Any], param: Tensor, recipe: Recipe, kept: Layout) -> None:
+    """Store a parameter's state in another way than so far."""
+    for role, spec in recipe.state(real_shape(param)).items():
+        if role in state:
+            value = plain(state, role, spec, param)
+            state.pop(role + "_scale", None)
+            put(state, role, value, kept)
 
 
 def any_gradient(param: Tensor) -> bool:
@@ -69,18 +140,20 @@ def any_gradient(param: Tensor) -> bool:
     return bool((grad if grad.layout == torch.strided else grad.coalesce().values()).any())
 
 
-def work(param: Tensor, tensors: list[Tensor], rule: Rule, seed: int | None) -> Work:
+def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: int | None) -> Work:
     """The parameter's step as the engines take it; complex tensors as real pairs."""
     assert param.grad is not None
-    return _real_work(param, param.grad, tensors, rule, id(param), seed)
+    return _real_work(param, param.grad, tensors, kept, rule, id(param), seed)
 
 
-def _real_work(param: Tensor, grad: Tensor, tensors: list[Tensor], rule: Rule, owner: int, seed: int | None) -> Work:
+def _real_work(
+    param: Tensor, grad: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, owner: int, seed: int | None
+) -> Work:
     if param.is_complex():
         real = torch.view_as_real
-        pairs = [real(s) if s.is_complex() else s for s in tensors]
-        return Work(real(param.detach()), real(grad.detach()), pairs, rule, owner, seed)
-    return Work(param, grad, tensors, rule, owner, seed)
+        tensors = [real(s) if s.is_complex() else s for s in tensors]
+        param, grad = real(param.detach()), real(grad.detach())
+    return Work(param, grad, tensors, kept, rule, owner, seed)
 
 
 class Rows:
@@ -89,13 +162,13 @@ class Rows:
     Duplicate indices are added up first. Indices may reach into any number of leading axes.
     """
 
-    def __init__(self, param: Tensor, tensors: list[Tensor], rule: Rule, seed: int | None) -> None:
+    def __init__(self, param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: int | None) -> None:
         assert param.grad is not None
         grad = param.grad.coalesce()
         self.at = tuple(grad.indices())
         self.whole = [param.detach(), *tensors]
         self.parts = [t[self.at] for t in self.whole]
-        self.work = _real_work(self.parts[0], grad.values(), self.parts[1:], rule, id(param), seed)
+        self.work = _real_work(self.parts[0], grad.values(), self.parts[1:], kept, rule, id(param), seed)
 
     def put(self) -> None:
         for whole, part in zip(self.whole, self.parts, strict=True):
@@ -133,7 +206,7 @@ class Loading:
                     f"group {i}: the checkpoint's recipe is not this optimizer's.\n"
                     f"  checkpoint: {saved['recipe']}\n  optimizer:  {recipe.spec}"
                 )
-            merged["recipe"] = recipe.spec
+            merged |= {"recipe": recipe.spec, "state": group["state"], "_stored": group["state"]}
             for p, index in zip(group["params"], saved["params"], strict=True):
                 self._check_state(i, p, recipe, state_dict["state"].get(index), torchs="recipe" not in saved)
             filled.append(merged)
@@ -150,7 +223,8 @@ class Loading:
             return
         expected = recipe.state(real_shape(param))
         counts = {} if torchs else {"step": 1, **recipe.numbers}  # torch.optim keeps no step for SGD
-        extra = present.keys() - expected.keys() - recipe.numbers.keys() - {"step"}
+        stored = {role + "_scale" for role, spec in expected.items() if spec.shape is None} | {COMPENSATION}
+        extra = present.keys() - expected.keys() - recipe.numbers.keys() - {"step"} - stored
         missing = (expected.keys() | counts.keys()) - present.keys()
         where = f"group {i}, parameter of shape {tuple(param.shape)}"
         if extra or missing:
@@ -166,8 +240,16 @@ class Loading:
             if not isinstance(present[role], Tensor):
                 raise ValueError(f"{where}: state {role!r} must be a tensor, the checkpoint has {present[role]!r}")
             shape = tuple(param.shape) if spec.shape is None else spec.shape
-            if tuple(present[role].shape) != shape:
-                raise ValueError(f"{where}: state {role!r} has shape {tuple(present[role].shape)}, expected {shape}")
+            found = tuple(present[role].shape)
+            scale = present.get(role + "_scale")
+            if scale is not None:
+                if not fits(found, tuple(scale.shape), param.numel()):
+                    raise ValueError(
+                        f"{where}: state {role!r} holds codes of shape {found} and scales of shape"
+                        f" {tuple(scale.shape)}, which are not those of {param.numel()} numbers in blocks"
+                    )
+            elif found != shape:
+                raise ValueError(f"{where}: state {role!r} has shape {found}, expected {shape}")
 
     def restore(self, optimizer: torch.optim.Optimizer) -> None:
         """Post-hook: state in the library's dtypes and the parameter's layout, in memory of its own."""
@@ -182,5 +264,19 @@ class Loading:
                 state["step"] = as_step(values.get("step", 1))
                 for key, start in recipe.numbers.items():
                     state[key] = torch.tensor(float(values.get(key, start)), dtype=torch.float64)
+                kept = self.optimizer.layout_of(p, group)
                 for role, spec in recipe.state(real_shape(p)).items():
-                    state[role] = new(p, State(shape=spec.shape, dtype=spec.dtype), {}).copy_(values[role])
+                    codec = kept.codec(role)
+                    codes, scale = values[role], values.get(role + "_scale")
+                    state.pop(role + "_scale", None)
+                    if isinstance(codec, Blockwise) and scale is not None and codes.shape == codec.shapes(p.numel())[0]:
+                        state[role], state[role + "_scale"] = (
+                            codes.to(p.device, copy=True),
+                            scale.to(p.device, copy=True),
+                        )
+                        continue
+                    fresh = new(p, State(shape=spec.shape, dtype=spec.dtype), {})
+                    put(state, role, fresh.copy_(plain(values, role, spec, p)), kept)
+                if COMPENSATION in kept.roles:
+                    rest = values.get(COMPENSATION)
+                    state[COMPENSATION] = torch.zeros_like(p) if rest is None else torch.empty_like(p).copy_(rest)

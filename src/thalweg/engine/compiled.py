@@ -85,14 +85,21 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
     inputs: list[Any] = []
     for j, (key, t) in enumerate(zip(graph.inputs, arguments, strict=True)):
         sized = key[0] != "scalars" and t.ndim and (key[0] != "answer" or len(key) == 4)
-        owner = (key[3] if key[0] == "answer" else key[1], t.shape) if sized else None
+        sized = sized and not (graph.blocks and t.numel() == 1)
+        owner = (key[3] if key[0] == "answer" else key[1], None if graph.blocks else t.shape) if sized else None
         like = alike.get(owner) if sized else t
         if like is None:
-            context: Any = StatelessSymbolicContext([DimDynamic.DYNAMIC] * t.ndim)
+            free = [DimDynamic.DYNAMIC] * t.ndim
+            if graph.blocks:
+                free[1:] = [DimDynamic.STATIC] * (t.ndim - 1)
+            context: Any = StatelessSymbolicContext(free)
             like = mode.from_tensor(t, source=ConstantSource(f"input_{j}"), symbolic_context=context)
             alike[owner] = like
+        shape, stride = like.shape, like.stride()
+        if sized and graph.blocks:
+            shape, stride = torch.Size((like.shape[0], *t.shape[1:])), t.stride()
         with mode:
-            inputs.append(torch.empty_strided(like.shape, like.stride(), dtype=t.dtype, device=t.device))
+            inputs.append(torch.empty_strided(shape, stride, dtype=t.dtype, device=t.device))
     try:
         code = torch._inductor.compile(graph.module, inputs, options=OPTIONS)
     except Exception as error:
@@ -154,6 +161,7 @@ class _Chunk:
         self.joined: list[tuple[list[int], Joined]] = []
         self.single: list[tuple[int, int, tuple[int, ...], int]] = []
         self.flat = key.structure.ndim == 1
+        self.fold = key.structure.layout.fold
         self.kinds = _family(key)
         self.fixed: dict[tuple[Any, ...], Tensor] = {}
         self.templates: dict[int | None, tuple[list[Any], list[tuple[int, tuple[Any, ...]]]]] = {}
@@ -168,11 +176,14 @@ class _Chunk:
             else:
                 self.single.append((i, members[0], param.stride(), param.numel()))
             self.fixed["param", i] = self.alias(param, param.numel())
-            for role, tensor in zip(work.roles, state, strict=True):
-                self.fixed["state", i, role] = self.alias(tensor, tensor.numel())
+            for role, tensor in zip(work.layout.roles, state, strict=True):
+                plain = not self.fold or (role in work.layout.seen and work.layout.codec(role) is None)
+                self.fixed["state", i, role] = self.alias(tensor, tensor.numel()) if plain else tensor.data
 
     def alias(self, t: Tensor, numel: int) -> Tensor:
-        """A 1-D alias in storage order. ``.data`` makes it no view, which a graph that writes to it could not take."""
+        """A 1-D alias in storage order, or one of blocks; ``.data``, as a graph could not write to a view."""
+        if self.fold:
+            return t.detach().view((-1, *self.fold) if numel > 1 else (1,)).data
         return torch.as_strided(t, (numel,), (1,)).data if self.flat else t.data
 
     def load(self, works: list[Work]) -> dict[tuple[Any, ...], Tensor]:
@@ -196,7 +207,8 @@ class _Chunk:
             for j, key in enumerate(_kernel(self.key, barrier).graph.inputs):
                 if key[0] in ("param", "grad", "state") and key[1] >= len(self.at):
                     like = self.fixed["param" if key[0] == "grad" else key[0], 0, *key[2:]]
-                    arguments.append(_scratch(j, min(like.numel(), 2), like.dtype, like.device))
+                    shape = (min(like.shape[0], 2), *like.shape[1:])
+                    arguments.append(_scratch(j, shape, like.dtype, like.device))
                 elif key in self.fixed:
                     arguments.append(self.fixed[key])
                 else:
@@ -220,6 +232,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.plans: dict[Any, Plan] = {}
+        self.limit = PLANS  #: plans kept; gradient release steps in many small sets, each with its own
         self.failed: str | None = None
 
     def run(self, works: list[Work], strict: bool = True) -> None:
@@ -243,7 +256,7 @@ class Engine:
         if plan is None or plan.pointers != pointers:
             plan = self._make_plan(works)
         self.plans[key] = plan
-        if len(self.plans) > PLANS:
+        if len(self.plans) > self.limit:
             self.plans.pop(next(iter(self.plans)))
         return plan
 
@@ -272,13 +285,14 @@ class Engine:
         shaped = scope == "row" and param.ndim > 1
         if scope == "matrix" or param.numel() < 2 or not _dense(param):
             return None
+        if work.layout.fold and (shaped or not param.is_contiguous()):
+            return None
         if shaped and (min(param.shape) < 2 or not param.is_contiguous()):
             return None
         if any(s.shape == param.shape and s.stride() != param.stride() for s in work.state):
             return None  # the parameter's layout changed after its state was made
-        rounding = work.seed is not None
         wide = param.device.type == "cpu"
-        structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize, rounding, wide)
+        structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize, work.layout, wide)
         lengths = [tuple(min(n, 2) for n in s.shape) for s in work.state if s.shape != param.shape]
         memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
         return Key(rule.recipe, tuple(rule.places), structure, 1 if shaped else CHUNK, memory)
@@ -402,9 +416,9 @@ class _Run:
 
 
 @cache
-def _scratch(position: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of ones that fills a place in an incomplete chunk: two, or one for a state of one number.
+def _scratch(position: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of ones that fills a place in an incomplete chunk: two numbers or blocks, or one for a lone number.
 
     No two places share memory.
     """
-    return torch.ones(size, dtype=dtype, device=device)
+    return torch.ones(shape, dtype=dtype, device=device)

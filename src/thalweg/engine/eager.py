@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import parts
+from thalweg.engine import coding, parts
 from thalweg.engine.many import Many
 from thalweg.engine.parts import Asked, Totals
 from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
@@ -18,7 +18,7 @@ from thalweg.slots.base import Request
 
 #: Elements a chunk of lists may hold: its temporaries stay in a core's cache on the CPU.
 CHUNK_ELEMENTS = 1 << 18
-#: Elements a stack of equal matrices may hold.
+#: Elements a stack of equal matrices may hold on an accelerator; on the CPU large ones are best taken one by one.
 STACK_ELEMENTS = 1 << 25
 
 
@@ -27,25 +27,29 @@ class Chunk:
 
     A single one runs on its tensors as they are; several of an element-wise recipe joined end to end into one tensor,
     which costs two copies in cache and saves an operation per tensor; several of any other recipe as ``Many``.
+    ``fast``: whole-matrix functions in their fast forms, and even one matrix as ``Many``, with fewer temporaries.
     """
 
-    def __init__(self, works: list[Work]) -> None:
+    def __init__(self, works: list[Work], fast: bool = True) -> None:
         self.works = works
+        self.fast = fast
         first = works[0]
-        self.many = len(works) > 1
-        self.joined = self.many and first.rule.recipe.scope == "element" and all(map(_contiguous, works))
+        self.many = len(works) > 1 or (fast and first.rule.recipe.scope == "matrix")
+        self.joined = self.many and first.rule.recipe.scope == "element" and all(map(_joinable, works))
         self.dtype = first.compute_dtype
         cast = first.cast
-        self.roles = first.roles
+        self.layout = layout = first.layout
         params = [w.param for w in works]
         grads = [w.grad for w in works]
         if cast is not None:
             params, grads = [p.to(cast) for p in params], [g.to(cast) for g in grads]
         grad = self.pack(grads)
-        state = {role: self.pack([w.state[i] for w in works]) for i, role in enumerate(self.roles)}
+        state = {role: self.pack([_state(w, role) for w in works]) for role in layout.seen}
         rule = first.rule
         self.view = View(self.pack(params), -grad if rule.maximize else grad, state, tuple(first.param.shape))
         self.flow = rule.recipe.flow(Bound(rule.recipe, rule.scalars), self.view)
+        if layout.coded:
+            self.flow = coding.coded(self.flow, self.view, layout)
         self.yielded: Any = None
         self.reply: Any = None
         self.result: Any = None
@@ -79,8 +83,9 @@ class Chunk:
 
     def answer(self, request: Request) -> Any:
         if request.over == "matrix":
-            stacks = [torch.stack(self.each(value)) for value in (request.value, *request.others)]
-            return self.pack(list(request.function(*stacks).unbind()))
+            stacks = [_stack(self.each(value)) for value in (request.value, *request.others)]
+            function = (self.fast and request.fast) or request.function
+            return self.pack(list(function(*stacks).unbind()))
         return self.pack([reduce(t, request.over, request.how) for t in self.each(request.value)])
 
     def ask(self) -> Asked | None:
@@ -100,32 +105,47 @@ class Chunk:
         self.reply = answer(self.yielded, answers)
 
     def commit(self) -> None:
-        results = self.each(self.result)
-        if self.works[0].seed is not None:
-            results = [stochastic(r, w.seed) for r, w in zip(results, self.works, strict=True)]
-        self.store([w.param for w in self.works], results)
+        drawn = 0 if self.layout.rounding == "stochastic" else None
+        self.put([w.param for w in self.works], self.result, drawn)
         for role, value in self.view.new.items():
-            i = self.roles.index(role)
-            self.store([w.state[i] for w in self.works], self.each(value))
+            i = self.layout.roles.index(role)
+            self.put([w.state[i] for w in self.works], value, self.layout.noise.get(role))
+
+    def put(self, targets: list[Tensor], value: Any, drawn: int | None) -> None:
+        values = self.each(value)
+        if drawn is not None:
+            values = [stochastic(v, (w.seed or 0) + drawn) for v, w in zip(values, self.works, strict=True)]
+        self.store(targets, values)
 
 
-def _contiguous(work: Work) -> bool:
-    return work.param.is_contiguous() and all(s.is_contiguous() for s in work.state)
+def _stack(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]
+
+
+def _joinable(work: Work) -> bool:
+    return not work.layout.fold and work.param.is_contiguous() and all(s.is_contiguous() for s in work.state)
+
+
+def _state(work: Work, role: str) -> Tensor:
+    value = coding.read(work.layout, role, lambda stored: work.state[work.layout.roles.index(stored)])
+    return value if work.layout.codec(role) is None else value.reshape(work.param.shape)
 
 
 def chunks(works: list[Work], many: bool) -> Iterator[Chunk]:
     """The works as chunks, each made when its turn comes; ``many`` puts equal ones together."""
     works = [w for w in works if w.param.numel()]
     if not many:
-        yield from (Chunk([w]) for w in works)
+        yield from (Chunk([w], fast=False) for w in works)
         return
 
     def key(w: Work) -> Any:
-        dtypes = (w.param.dtype, w.grad.dtype, w.seed is None)
-        return w.rule.kind, w.rule.numbers, dtypes, w.param.device, w.form
+        return w.rule.kind, w.rule.numbers, w.param.dtype, w.grad.dtype, w.layout, w.param.device, w.form
 
-    matrix = [w for w in works if w.rule.recipe.scope == "matrix"]
-    other = [w for w in works if w.rule.recipe.scope != "matrix"]
+    def stacked(w: Work) -> bool:
+        return w.rule.recipe.scope == "matrix" and w.param.device.type != "cpu"
+
+    matrix = [w for w in works if stacked(w)]
+    other = [w for w in works if not stacked(w)]
     for members, limit in ((other, CHUNK_ELEMENTS), (matrix, STACK_ELEMENTS)):
         yield from (Chunk(part) for part in gather(members, key, limit, len(works)))
 

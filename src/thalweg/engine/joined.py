@@ -18,7 +18,7 @@ SMALL = 1 << 13
 def joinable(work: Work) -> bool:
     """Whether the tensor may be joined with others that follow the same rule: element-wise, 1-D and small."""
     small = work.param.ndim == 1 and work.param.numel() <= SMALL
-    return small and work.rule.recipe.scope == "element" and work.seed is None
+    return small and work.rule.recipe.scope == "element" and not work.layout.codecs and work.seed is None
 
 
 class Joined:

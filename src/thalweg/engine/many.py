@@ -112,5 +112,5 @@ def _operator(name: str) -> Callable[[Many, Any], Many]:
     return lambda self, other: self._each(method, (self, other), {})
 
 
-for _name in ("__gt__", "__ge__", "__lt__", "__le__", "__and__", "__or__"):
+for _name in ("__gt__", "__ge__", "__lt__", "__le__", "__and__", "__or__", "__lshift__"):
     setattr(Many, _name, _operator(_name))

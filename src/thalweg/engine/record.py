@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
+from thalweg.codecs import Layout
+from thalweg.engine import coding
 from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.recipe import Recipe, Scalars
 from thalweg.rounding import stochastic
@@ -36,7 +38,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Structure:
-    """What shapes a graph besides the recipe: the chosen flags, the axes it can see, casting, sign and rounding.
+    """What shapes a graph besides the recipe: the chosen flags, the axes it can see, casting, sign and storage.
 
     ``wide`` sums in float64. On a CPU that is more exact than the compiler's compensated float32 sums, takes three
     quarters of their time, and is one code for every size.
@@ -46,7 +48,7 @@ class Structure:
     ndim: int = 1
     cast: torch.dtype | None = None
     maximize: bool = False
-    rounding: bool = False
+    layout: Layout = Layout()  # noqa: RUF009
     wide: bool = False
 
 
@@ -55,16 +57,19 @@ class Graph:
     """A recorded graph: its module, and where each input comes from.
 
     Inputs are ``("scalars",)``, ``("param", i)``, ``("grad", i)``, ``("state", i, role)`` and the answers of earlier
-    barriers: ``("answer", barrier, request)`` for a number per tensor or one for them all, with ``i`` for axes.
+    barriers: ``("answer", barrier, request)`` for a number per tensor or one for them all, with ``i`` for axes. With
+    ``blocks`` the first axis of all that belongs to a tensor counts its blocks, and is the only one of no fixed length.
     """
 
     module: fx.GraphModule
     inputs: tuple[tuple[Any, ...], ...]
     stores: tuple[tuple[Any, ...], ...]
+    blocks: bool
 
 
 class _Recorder:
-    def __init__(self) -> None:
+    def __init__(self, blocks: bool) -> None:
+        self.blocks = blocks
         self.graph = fx.Graph()
         self.tracer = fx.proxy.GraphAppendingTracer(self.graph)
         self.inputs: dict[tuple[Any, ...], fx.Proxy] = {}
@@ -88,7 +93,7 @@ class _Recorder:
         order = [n for n in self.graph.nodes if n.op == "placeholder"]
         where = {proxy.node: key for key, proxy in self.inputs.items()}
         module = fx.GraphModule(torch.nn.Module(), self.graph)
-        return Graph(module, tuple(where[n] for n in order), stores)
+        return Graph(module, tuple(where[n] for n in order), stores, self.blocks)
 
 
 class _Lazy(dict[str, Any]):
@@ -117,14 +122,15 @@ def record(
 
     A measure graph returns, request by request, one vector over the tensors, or a reduction of each tensor along axes.
     """
-    recorder = _Recorder()
+    layout = structure.layout
+    recorder = _Recorder(bool(layout.fold))
     packed: Any = recorder.input("scalars")
     kinds: list[list[Kind]] = []
     outputs: list[Any] = []
     stores: list[tuple[Any, ...]] = []
 
-    # With stochastic rounding the last number of a tensor's row is its seed.
-    row = len(numbers) + structure.rounding
+    # Where something is rounded at random, the last number of a tensor's row is its seed.
+    row = len(numbers) + layout.seeded
 
     def start(i: int) -> tuple[View, Any]:
         scalars: dict[str, dict[str, Any]] = {"": {}, **{name: {} for name, _ in recipe.slots()}}
@@ -141,10 +147,11 @@ def record(
         x = View(
             load("param", i),
             -grad if structure.maximize else grad,
-            _Lazy(lambda role: load("state", i, role)),
+            _Lazy(lambda role: coding.read(layout, role, lambda stored: load("state", i, stored))),
             (1,) * structure.ndim,
         )
-        return x, recipe.flow(Bound(recipe, scalars), x)
+        flow = recipe.flow(Bound(recipe, scalars), x)
+        return x, coding.coded(flow, x, layout) if layout.coded else flow
 
     running = [start(i) for i in range(count)]
     replies: list[Any] = [None] * count
@@ -158,11 +165,14 @@ def record(
                 ended.append(stop.value)
         if ended:
             for i, ((x, _), new) in enumerate(zip(running, ended, strict=True)):
-                if structure.rounding:
-                    new = stochastic(new, packed[i * row + row - 1].to(torch.int64))
+                seed = packed[i * row + row - 1].to(torch.int64) if layout.seeded else 0
+                if layout.rounding == "stochastic":
+                    new = stochastic(new, seed)
                 recorder.input("param", i).copy_(new)
                 stores.append(("param", i))
                 for role, value in x.new.items():
+                    if role in layout.noise:
+                        value = stochastic(value, seed + layout.noise[role])
                     if value.node.op == "placeholder":
                         # State that takes over another's old value: bare (or cloned) the compiler reads it when it is
                         # new already (torch 2.13), a computed value it keeps in order.

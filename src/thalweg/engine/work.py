@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.codecs import Layout
 from thalweg.engine.record import layout
 from thalweg.recipe import Recipe, Scalars
 
@@ -54,15 +55,11 @@ class Work:
 
     param: Tensor
     grad: Tensor
-    state: list[Tensor]
+    state: list[Tensor]  # as ``layout`` says
+    layout: Layout
     rule: Rule
     owner: int  # id of the parameter itself
-    seed: int | None = None  # of stochastic rounding
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """The roles of ``state``, in its order."""
-        return tuple(self.rule.recipe.state(tuple(self.param.shape)))
+    seed: int | None = None  # of what is rounded at random
 
     @property
     def compute_dtype(self) -> torch.dtype:

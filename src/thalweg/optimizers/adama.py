@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg import flows
 from thalweg.named import Named
+from thalweg.optimizer import Chosen
 from thalweg.recipe import Recipe
 from thalweg.recipes import ADAMW
 from thalweg.registry import register
@@ -87,22 +89,24 @@ class AdamA(Named):
     def accumulate(self) -> None:
         """Take the present gradients into the moments; move nothing. Call ``zero_grad()`` afterwards."""
         groups = [
-            (group, _folding(self.recipe_of(group)), params)
+            (group, self.recipe_of(group), params)
             for group in self.param_groups
             if (params := [p for p in group["params"] if p.grad is not None])
         ]
+        self._fold(groups)
+
+    def _fold(self, groups: Sequence[Chosen]) -> None:
         for p in (p for _, _, params in groups for p in params):
-            if p.grad.layout != torch.strided:
+            if p.grad is not None and p.grad.layout != torch.strided:
                 raise RuntimeError("AdamA does not support sparse gradients; build embeddings with sparse=False")
-        works, _, steps, _ = self._prepare(groups, None)
+        works, _, steps, _ = self._prepare([(group, _folding(recipe), params) for group, recipe, params in groups])
         self._run(works)
         for state, numbers in steps:
             state["folds"].fill_(numbers["folds"] + 1)
 
     def _take_step(self, loss: Any) -> None:
         """The step of all that have a gradient or have taken one in; the latter by a gradient of zeros."""
-        folded = [p for p in self.state if self.state[p].get("folds", 0) > 0]
-        waiting = [p for p in folded if p.grad is None]
+        waiting = [p for p in self.state if p.grad is None and self.state[p].get("folds", 0) > 0]
         try:
             for p in waiting:
                 p.grad = torch.zeros_like(p)
@@ -110,5 +114,8 @@ class AdamA(Named):
         finally:
             for p in waiting:
                 p.grad = None
-        for p in folded:
+
+    def _move(self, groups: Sequence[Chosen]) -> None:
+        super()._move(groups)
+        for p in (p for _, _, params in groups for p in params):
             self.state[p]["folds"].fill_(0)

@@ -16,8 +16,9 @@ from thalweg.recipes import ADAMW, MUON
 from thalweg.registry import register
 from thalweg.routing import route
 from thalweg.slots.average import Average
-from thalweg.slots.direction import COEFFICIENTS, QUINTIC, Orthogonal
+from thalweg.slots.direction import Orthogonal
 from thalweg.slots.law import LookingAhead, Plain
+from thalweg.slots.newton_schulz import COEFFICIENTS, QUINTIC
 from thalweg.slots.scale import ShapeScale
 
 #: What everything but hidden matrices gets, unless ``rest`` says otherwise.

@@ -27,7 +27,7 @@ class Average(Slot):
         return {**self.law.hypers(), **({self.start: Hyper(0.0)} if self.start else {})}
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
-        return {self.role: State(self.start or 0.0)}
+        return {self.role: State(self.start or 0.0, signed=self.power != 2)}
 
     @property
     def numbers(self) -> Mapping[str, float]:  # type: ignore[override]
@@ -91,7 +91,7 @@ class Largest(Slot):
         return self.inner.hypers()
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
-        return {**self.inner.state(shape), self.role: State()}
+        return {**self.inner.state(shape), self.role: State(signed=False)}
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return self.inner.scalars(h, t, numbers)

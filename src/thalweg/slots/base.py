@@ -22,12 +22,15 @@ SCOPES = ("element", "tensor", "row", "matrix")
 class State:
     """How one state tensor starts: filled with a number or copied from the parameter; like it, or of ``shape``.
 
-    ``dtype`` is for what are not numbers of the parameter's precision, such as bits; it needs a ``shape``.
+    ``dtype`` is for what are not numbers of the parameter's precision, such as bits; it needs a ``shape``. What is
+    like the parameter and starts with a number may be stored by a codec; ``signed=False`` promises it that no entry is
+    ever negative.
     """
 
     fill: float | str = 0.0
     shape: tuple[int, ...] | None = None
     dtype: torch.dtype | None = None
+    signed: bool = True
 
 
 Over = str | int | tuple[int, ...]
@@ -39,8 +42,8 @@ class Request:
 
     ``over`` is ``"tensor"``, ``"group"`` or ``"model"`` (every tensor of the parameter group, or of the model, that
     shares this slot), an axis (which goes), a tuple of axes (which stay, with length one), or ``"matrix"``.
-    ``how`` is "sum", "mean" or "max". A whole-matrix function may take ``others`` beside the value. With ``slot``, what
-    comes back is what its ``settle`` makes of the totals.
+    ``how`` is "sum", "mean" or "max". A whole-matrix function may take ``others`` beside the value, and have a ``fast``
+    form for all engines but the reference. With ``slot``, what comes back is what its ``settle`` makes of the totals.
     """
 
     value: Any
@@ -49,6 +52,7 @@ class Request:
     function: Any = None
     slot: Slot | None = None
     others: tuple[Any, ...] = ()
+    fast: Any = None
 
 
 def total(value: Any, over: Over = "tensor") -> Request:
@@ -71,9 +75,12 @@ def settled(slot: Slot, *values: Any) -> tuple[Request, ...]:
     return tuple(Request(value, slot.couples, slot=slot) for value in values)
 
 
-def matrices(function: Any, value: Any, *others: Any) -> Request:
-    """Ask for ``function`` of stacks of whole matrices, ``(batch, *shape)``, a stack for each value; it returns one."""
-    return Request(value, "matrix", function=function, others=others)
+def matrices(function: Any, value: Any, *others: Any, fast: Any = None) -> Request:
+    """Ask for ``function`` of stacks of whole matrices, ``(batch, *shape)``, a stack for each value; it returns one.
+
+    ``fast`` computes the same in another way, and is what all engines but the reference take.
+    """
+    return Request(value, "matrix", function=function, others=others, fast=fast)
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,8 @@ class ShapeScale(Slot):
         # Where words are counted, which takes no shape, ``parts`` is a symbol.
         shape = each_shape(x.shape, int(h.parts) if isinstance(h.parts, float) else 1)
         rows, columns = shape[0], math.prod(shape[1:])
-        return u * (math.sqrt(max(1, rows / columns)) if self.rule == "keller" else 0.2 * math.sqrt(max(rows, columns)))
+        scale = math.sqrt(max(1, rows / columns)) if self.rule == "keller" else 0.2 * math.sqrt(max(rows, columns))
+        return u if scale == 1 else u * scale
 
     def equation(self, x: str = "g") -> str:
         return "u = u*" + ("sqrt(max(1, rows/columns))" if self.rule == "keller" else "0.2*sqrt(max(rows, columns))")
