@@ -8,7 +8,22 @@ from __future__ import annotations
 
 import sys
 
-LAB_PACKAGES = frozenset({"typer", "rich", "numpy", "sklearn", "plotly", "jinja2"})
+LAB_PACKAGES = frozenset(
+    {
+        "typer",
+        "rich",
+        "numpy",
+        "scipy",
+        "sklearn",
+        "jinja2",
+        "optuna",
+        "sqlalchemy",
+        "altair",
+        "vl_convert",
+        "matplotlib",
+        "PIL",
+    }
+)
 
 
 def main() -> int:

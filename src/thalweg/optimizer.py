@@ -449,6 +449,10 @@ class Optimizer(torch.optim.Optimizer):
             ]
             values = ", ".join(f"{k}={group[k]:g}" if isinstance(group[k], float) else f"{k}={group[k]}" for k in known)
             lines += [f"group {i}: {len(group['params'])} tensors, {count:,} parameters; {values}", str(recipe)]
+            if group["state"] != "float32":
+                sizes = (storage.sizes(p, recipe, self.layout_of(p, group)) for p in group["params"])
+                held = sum(sum(size.values()) for size in sizes) / max(count, 1)
+                lines.append(f"  stored as {group['state']}: {held:.3g} bytes per parameter")
         return "\n".join(lines)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -140,7 +140,7 @@ import sys, torch
 before = set(sys.modules)
 import thalweg
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
-print(sorted(new & set("numpy sklearn typer rich plotly jinja2 pandas scipy".split())), "thalweg.lab" in sys.modules)
+print(sorted(new & set("numpy sklearn typer rich optuna altair vl_convert jinja2 pandas scipy".split())), "thalweg.lab" in sys.modules)
 """
     assert _python(code) == "[] False"
 

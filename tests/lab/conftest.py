@@ -17,3 +17,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Resul
     reference = write_task(folder)
     result = race(settings(reference), folder / "race", workers=2, command="thalweg race line")
     return folder / "race", reference, result
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Races without the pictures at their end, for tests of what comes before."""
+    monkeypatch.setattr("thalweg.lab.report.write_report", lambda directory, summary: directory)

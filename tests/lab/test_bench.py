@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import time
 from typing import Any
 
 import pytest
@@ -75,6 +76,19 @@ def test_peak_extra_memory_is_the_most_held_at_once_and_not_the_sum() -> None:
 
     assert 8000 <= bench_probes.peak_extra_bytes(step) < 8100
     assert bench_probes.peak_extra_bytes(lambda: kept.add_(1)) < 100  # type: ignore[arg-type,return-value]
+
+
+def test_a_step_is_measured_over_its_matrix_products() -> None:
+    matrix = torch.randn(400, 400)
+
+    def step() -> None:
+        matrix @ matrix
+        time.sleep(0.05)
+
+    over = bench_probes.over_products(step)
+    assert over is not None
+    assert over > 2  # the product takes a few milliseconds at most, the rest fifty
+    assert bench_probes.over_products(lambda: matrix.add_(1)) is None  # type: ignore[arg-type,return-value]
 
 
 def test_a_row_holds_what_the_optimizer_costs_beside_both_baselines() -> None:
@@ -178,7 +192,7 @@ def text_of(result: dict[str, Any]) -> str:
     return output.getvalue()
 
 
-def test_a_run_in_fresh_processes_reports_rows_errors_checks_and_provenance() -> None:
+def test_a_runin_fresh_processes_reports_rows_errors_checks_and_provenance() -> None:
     said: list[str] = []
     result = bench.run_step_benchmark(
         ["plain", "missing"], "tiny", repeats=2, threads=1, factory=build, checks=True, progress=said.append
@@ -224,6 +238,6 @@ def test_rows_are_sorted_by_the_ratio_with_failures_last(monkeypatch: pytest.Mon
         found = {"error": "broken"} if ratio is None else {"vs_fused": {"median": ratio}}
         return {"name": request["name"], **found}
 
-    monkeypatch.setattr(bench, "_in_fresh_process", answer)
+    monkeypatch.setattr(bench, "in_fresh_process", answer)
     rows = bench.run_step_benchmark(list(ratios), "tiny", factory=build)["rows"]
     assert [row["name"] for row in rows] == ["fast", "slow", "broken"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from lab.racing import write_task
+from lab.racing import settings, simulated, write_task
 from thalweg.cli import main
+from thalweg.lab.progress import LiveBoard
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -21,25 +24,66 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_race_with_json_prints_the_summary_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    arguments = ["race", write_task(tmp_path), "--optimizers", "sgd:momentum=0.9,adam:betas=(0.8,0.9)", "--seeds", "1"]
-    arguments += ["--points", "1", "--steps", "5", "--out", str(tmp_path / "runs"), "--json"]
+    arguments = ["race", write_task(tmp_path), "--optimizers", "sgd:momentum=0.9,adafactor", "--seeds", "1"]
+    arguments += ["--budget", "tiny", "--search", "random", "--points", "1", "--report-seeds", "2", "--steps", "5"]
+    arguments += ["--workers", "1", "--out", str(tmp_path / "runs"), "--json"]
     assert run(monkeypatch, *arguments) == 0
     out, err = capsys.readouterr()
     summary = json.loads(out)
-    assert {row["label"] for row in summary["ranking"]} == {"sgd(momentum=0.9)", "adam(betas=(0.8, 0.9))"}
-    assert summary["configuration"]["task"]["steps"] == 5
-    assert "adam(betas=(0.8, 0.9))" in err
+    assert summary["schema"] == 2
+    assert {row["label"] for row in summary["tasks"][0]["standings"]} == {"sgd(momentum=0.9)", "adafactor"}
+    assert summary["tasks"][0]["steps"] == 5
+    assert summary["protocol"]["search"] == "random"
+    assert "line adafactor report weight_decay=0 seed=1001" in err
     assert (tmp_path / "runs" / "line" / "report.html").exists()
 
     assert run(monkeypatch, *arguments) == 2
     assert "--resume goes on with it, --fresh starts over" in capsys.readouterr().err
     assert run(monkeypatch, *arguments, "--seeds", "2", "--resume") == 2
-    assert "seeds: 1 then, 2 now" in capsys.readouterr().err
+    assert "protocol.tune_seeds: 1 then, 2 now" in capsys.readouterr().err
     arguments.remove("--json")
     assert run(monkeypatch, *arguments, "--resume") == 0
     out = capsys.readouterr().out
     assert "Report: " in out
+    assert "Warning: Tuned on 1 seed;" in out
     assert "sgd(momentum=0.9)" in out
+
+
+def test_the_live_board_shows_the_task_of_the_last_run(tmp_path: Path) -> None:
+    chosen = settings(write_task(tmp_path), "adam lion")
+    (field,) = simulated(chosen, lambda job: 0.25 if job.name == "adam" else None)
+    records = [record for entry in field.entries.values() for record in entry.records.values()]
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=120)
+    with LiveBoard(chosen.contenders, console) as board:
+        board.begin(records[:2], 40)
+        board.note("a worker died")
+        for record in records[2:]:
+            board.ran(record, 40)
+        console.print(board._picture())
+    assert "a worker died" in shown.getvalue()
+    assert "loss 0.25" in shown.getvalue()
+    assert "diverged: training loss was nan" in shown.getvalue()
+    assert f"{len(records)}/40" in shown.getvalue()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_sweep_finds_what_it_is_told_to_search(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["sweep", write_task(tmp_path), "adam", "--space", "lr=1e-3:1:log", "--space", "betas.0=0.5,0.9"]
+    arguments += ["--trials", "6", "--seeds", "1", "--report-seeds", "2", "--search", "grid", "--workers", "1"]
+    assert run(monkeypatch, *arguments, "--out", str(tmp_path / "runs"), "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["name"] == "sweep-adam"
+    (row,) = summary["tasks"][0]["standings"]
+    assert len(row["grid"]) == 6
+    assert {cell["searched"]["betas.0"] for cell in row["grid"]} == {0.5, 0.9}
+    assert row["chosen"]["searched"]["betas.0"] in (0.5, 0.9)
+    best = min(cell["validation"]["median"] for cell in row["grid"] if cell["validation"])
+    (chosen,) = [cell for cell in row["grid"] if cell["lr"] == row["chosen"]["lr"]
+                 and cell["searched"] == row["chosen"]["searched"]]  # fmt: skip
+    assert chosen["validation"]["median"] == best
 
 
 @pytest.mark.parametrize(
@@ -50,7 +94,13 @@ def test_race_with_json_prints_the_summary_and_nothing_else(
         (["race", "digits", "--optimizers", "adam", "--resume", "--fresh"], "exclude each other"),
         (["race", "digits", "--optimizers", "adam", "--name", "a/b"], "single directory name"),
         (["race", "digits", "--seeds", "0"], "--seeds"),
+        (["race", "digits", "--budget", "smal"], "did you mean small"),
+        (["race", "digits", "--search", "gird"], "did you mean grid"),
+        (["race", "wine", "--storage", "nonsense"], "give an Optuna storage URL"),
         (["race"], "Missing argument"),
+        (["sweep", "wine", "adam", "--space", "lr=3"], "write name=low:high"),
+        (["sweep", "wine", "adam", "--space", "betas.2=0.1:0.2"], "betas.2 is no number of adam"),
+        (["sweep", "wine", "adam", "--space", "beta=0.1:0.2"], "did you mean betas"),
         (["show", "lyon"], "did you mean lion"),
         (["bench", "step", "--optimizers", "adm"], "did you mean adam"),
         (["bench", "step", "--set", "gpt2-smal"], "did you mean gpt2-small"),
@@ -58,10 +108,15 @@ def test_race_with_json_prints_the_summary_and_nothing_else(
     ],
 )
 def test_usage_errors_exit_with_2_and_name_the_remedy(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, *arguments) == 2
-    assert message in capsys.readouterr().err
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_schedules(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,9 +175,9 @@ def test_a_missing_package_is_named_with_its_extra(
     assert "pip install 'thalweg[lab]'" in err
 
 
-def test_a_missing_plotly_is_noticed_before_the_race(
+def test_a_missing_package_is_noticed_before_the_race(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setitem(sys.modules, "altair", None)
     assert run(monkeypatch, "race", "digits") == 2
-    assert "needs plotly" in capsys.readouterr().err
+    assert "needs altair" in capsys.readouterr().err

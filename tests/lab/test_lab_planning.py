@@ -1,46 +1,46 @@
-"""The parts of a race that need no training: grids, contenders, tasks, the directory, the ranking."""
+"""What a race plans: grids, searches, seeds and baselines, without training anything."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from thalweg.lab import Task, grid, wording
+from lab.racing import settings, simulated, write_task
+from thalweg.lab import grid
 from thalweg.lab.contenders import Contender, parse_contender, parse_contenders
 from thalweg.lab.errors import LabError
-from thalweg.lab.loading import load_task
-from thalweg.lab.results import RaceDirectory
-from thalweg.lab.summary import cell_scores, standings
+from thalweg.lab.planning import Entry, Field
+from thalweg.lab.protocol import BUDGETS, budget
+from thalweg.lab.race import Settings
+from thalweg.lab.results import RaceDirectory, check_same
+from thalweg.lab.search import Range, Search, Trial, best_point, edge
+from thalweg.lab.trial import Job
 
-TASK = Task(
-    "toy", "A toy.", metric="accuracy", direction="max", target=0.9, steps=10, build=lambda seed: None, unit="%"
-)
+ADAMW = parse_contender("adamw")
 
 
-def record(label: str, seed: int, value: float | None, cell: int = 0, **more: Any) -> dict[str, Any]:
-    """A run as a worker reports it; None stands for a run that diverged."""
-    metric = None if value is None else {"accuracy": value, "loss": 1 - value}
-    return {
-        "key": f"{label} cell={cell} seed={seed}",
-        "label": label,
-        "cell": cell,
-        "lr": 10.0**cell,
-        "seed": seed,
-        "status": "diverged" if value is None else "finished",
-        "reason": None,
-        "validation": metric,
-        "test": metric,
-        "target_step": None if value is None or value < 0.9 else 5,
-        "target_seconds": None if value is None or value < 0.9 else 0.5,
-        "seconds": 1.0,
-        "step_ms": 0.1,
-        "state_bytes": 80,
-        "parameters": 10,
-    } | more
+def valley(best_lr: float, best_decay: float = 0.01, depth: float = 0.1) -> Any:
+    """A validation loss with one best configuration."""
+
+    def loss(job: Job) -> float:
+        at = dict(job.point)
+        away = abs(math.log10(at["lr"] / best_lr)) if "lr" in at else 0.0
+        return depth + away + abs(at.get("weight_decay", best_decay) - best_decay) + job.seed * 1e-6
+
+    return loss
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> str:
+    return write_task(tmp_path)
+
+
+def only(fields: list[Field], label: str | None = None) -> Entry:
+    entries = fields[0].entries
+    return entries[label] if label else next(iter(entries.values()))
 
 
 def test_grid_is_centred_and_spaced_by_half_decades() -> None:
@@ -49,10 +49,7 @@ def test_grid_is_centred_and_spaced_by_half_decades() -> None:
     assert [grid.rate(1e-3, cell) for cell in (-1, 0, 1, 2)] == [3.16e-4, 1e-3, 3.16e-3, 1e-2]
 
 
-@pytest.mark.parametrize(
-    ("best", "expected"),
-    [(0, None), (1, 2), (-1, -2)],
-)
+@pytest.mark.parametrize(("best", "expected"), [(0, None), (1, 2), (-1, -2)])
 def test_grid_grows_where_the_best_lies_on_an_edge(best: int, expected: int | None) -> None:
     scores = {cell: (-abs(cell - best) * 1.0, 0.0) for cell in (-1, 0, 1)}
     assert grid.next_cell(scores, [-1, 0, 1]) == expected
@@ -64,23 +61,132 @@ def test_grid_goes_down_when_everything_diverges_and_is_bounded() -> None:
     while (cell := grid.next_cell(scores, [-1, 0, 1])) is not None:
         scores[cell] = grid.HOPELESS
         added.append(cell)
-    assert added == [-2, -3, -4, -5]
+    assert added == [-2, -3, -4, -5, -6, -7]
     assert grid.best_cell(scores) is None
     rising = {cell: (float(cell), 0.0) for cell in range(-1, 1 + grid.REACH + 1)}
     assert grid.next_cell(rising, [-1, 0, 1]) is None
-    assert grid.edge(rising) == "highest"
 
 
 def test_equal_points_are_told_apart_by_loss_then_by_nearness_to_the_default() -> None:
     assert grid.best_cell({-1: (0.9, -0.3), 0: (0.9, -0.2), 1: (0.9, -0.1)}) == 1
     assert grid.best_cell({-2: (0.9, -0.1), 1: (0.9, -0.1)}) == 1
+    near, far = (("lr", 1e-3), ("weight_decay", 0.1)), (("lr", 1e-2), ("weight_decay", 0.01))
+    assert best_point(ADAMW, {Trial(far): (0.9, -0.1), Trial(near): (0.9, -0.1)}) == near
+
+
+def test_the_grid_is_searched_until_its_best_is_inside(line: str) -> None:
+    entry = only(simulated(settings(line, "adam", decays=()), valley(0.1, best_decay=0.0)))
+    assert dict(entry.chosen or ())["lr"] == pytest.approx(0.1)
+    assert sorted(dict(trial.point)["lr"] for trial in entry.scores)[-2:] == [0.1, 0.316]
+    assert edge(entry.search, entry.chosen, entry.scores) is None
+    beyond = only(simulated(settings(line, "adam", decays=()), valley(1e9, best_decay=0.0)))
+    assert edge(beyond.search, beyond.chosen, beyond.scores) == "highest"
+
+
+def test_another_decay_that_wins_gets_learning_rates_of_its_own(line: str) -> None:
+    def loss(job: Job) -> float:  # at a decay of 0.1 the best rate is another
+        at = dict(job.point)
+        best, depth = (3.16e-3, 0.05) if at["weight_decay"] == 0.1 else (1e-3, 0.2)
+        return depth + 0.1 * abs(math.log10(at["lr"] / best))
+
+    entry = only(simulated(settings(line, "lamb", decays=(0.0, 0.01, 0.1)), loss))
+    assert entry.chosen == (("lr", 3.16e-3), ("weight_decay", 0.1))
+    tried = {(dict(t.point)["lr"], dict(t.point)["weight_decay"]) for t in entry.scores}
+    assert tried == {(3.16e-4, 0.01), (1e-3, 0.01), (3.16e-3, 0.01), (1e-3, 0.0)} | {
+        (lr, 0.1) for lr in (3.16e-4, 1e-3, 3.16e-3, 1e-2)
+    }
+
+
+def test_seeds_are_few_for_tuning_and_fresh_for_reporting(line: str) -> None:
+    entry = only(simulated(settings(line, "adam", tune_seeds=3, report_seeds=4), valley(1e-3)))
+    phases = {phase: {r["seed"] for r in entry.records.values() if r["phase"] == phase} for phase in ("tune", "report")}
+    assert phases == {"tune": {0, 1, 2}, "report": {1000, 1001, 1002, 1003}}
+    assert {r["lr"] for r in entry.records.values() if r["phase"] == "report"} == {1e-3}
+
+
+def test_baselines_are_tuned_at_least_as_much_as_anyone(line: str) -> None:
+    def loss(job: Job) -> float:
+        return valley(1e-3 if job.name != "lion" else 1.0)(job)
+
+    fields = simulated(settings(line, "sgd:momentum=0.9 adamw lion"), loss)
+    trials = {label: len(entry.scores) for label, entry in fields[0].entries.items()}
+    assert trials["lion"] > 7
+    assert trials["sgd(momentum=0.9)"] == trials["adamw"] == trials["lion"]
+    finer = {dict(trial.point)["lr"] for trial in only(fields, "adamw").extra}
+    assert {1.78e-3, 5.62e-4} <= finer, "the further trials refine the grid around its best"
+
+
+def test_a_median_of_seeds_decides_and_divergence_is_worst(line: str) -> None:
+    def loss(job: Job) -> float | None:
+        if dict(job.point)["lr"] > 1e-3:
+            return None
+        return 0.01 if job.seed == 2 and dict(job.point)["lr"] < 1e-3 else 0.5 - 0.1 * (dict(job.point)["lr"] == 1e-3)
+
+    entry = only(simulated(settings(line, "adam", tune_seeds=3, decays=()), loss))
+    assert dict(entry.chosen or ())["lr"] == 1e-3
+    assert entry.scores[Trial((("lr", 3.16e-3), ("weight_decay", 0.0)))] == grid.HOPELESS
+
+
+def test_plans_depend_on_the_records_and_not_on_their_order(line: str) -> None:
+    chosen = settings(line, "adam", decays=(0.0, 0.1))
+    forward = only(simulated(chosen, valley(0.03, 0.1)))
+    backward = Entry(forward.course, forward.contender, chosen.protocol, chosen.protocol.as_search())
+    for record in reversed(forward.records.values()):
+        backward.take(record)
+    backward.replan()
+    assert backward.chosen == forward.chosen
+    assert backward.scores == forward.scores
+    assert [job.key for job in backward.tuning_jobs()] == [job.key for job in forward.tuning_jobs()]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_samplers_ask_for_as_many_trials_as_a_grid_and_repeat_exactly(line: str, kind: str) -> None:
+    chosen = settings(line, "adam", search=kind, points=5)
+    first, again = (only(simulated(chosen, valley(0.03))) for _ in range(2))
+    assert len(first.scores) == 5 + 1
+    assert list(first.scores) == list(again.scores)
+    assert next(iter(first.scores)).point == (("lr", 1e-3), ("weight_decay", 0.0))
+    assert all(1e-3 / 110 < dict(trial.point)["lr"] < 1e-3 * 110 for trial in first.scores)
+
+
+def test_halving_trains_the_best_third_for_three_times_as_long(line: str) -> None:
+    entry = only(simulated(settings(line, "adam", search="halving", points=5, decays=(0.0, 0.1)), valley(1e-2)))
+    stages = {share: sum(trial.share == share for trial in entry.scores) for share in (1 / 9, 1 / 3, 1.0)}
+    assert stages == {1 / 9: 10, 1 / 3: 4, 1.0: 2}
+    assert dict(entry.chosen or ())["lr"] == 1e-2
+    assert {job.stop for job in entry.tuning_jobs()} == {2, 7, 20}
+    assert {job.stop for job in entry.report_jobs()} == {20}
+
+
+def test_a_sweep_searches_what_it_is_told(line: str) -> None:
+    space = (Range.parse("lr=1e-4:1e-1:log"), Range.parse("betas.0=0.8:0.99"))
+
+    def loss(job: Job) -> float | None:
+        at = dict(job.point)
+        return abs(math.log10(at["lr"]) + 2) + abs(at["betas.0"] - 0.9)
+
+    grids = only(simulated(settings(line, "adam", sweep=Search("grid", space=space, trials=16)), loss))
+    assert len(grids.scores) == 16
+    assert dict(grids.chosen or ()) == {"lr": 0.01, "betas.0": pytest.approx(0.9267)}
+    tpe = only(simulated(settings(line, "adam", sweep=Search("tpe", space=space, trials=12)), loss))
+    assert len(tpe.scores) == 12
+    assert next(iter(tpe.scores)).point == (("betas.0", 0.9), ("lr", 1e-3)), "the defaults come first"
+
+
+@pytest.mark.parametrize("text", ["lr", "lr=1", "lr=2:1", "lr=0:1:log", "lr=1:2:linear", "lr=a:b"])
+def test_a_space_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(LabError, match="write name=low:high"):
+        Range.parse(text)
 
 
 def test_contenders_are_read_with_their_hyper_parameters() -> None:
     contender = parse_contender("sgd:momentum=0.9:lr=0.05")
-    assert contender == Contender("sgd", (("momentum", 0.9),), 0.05)
+    assert contender == Contender("sgd", (("momentum", 0.9),), 0.05, 0.0)
     assert contender.label == "sgd(momentum=0.9)"
-    assert parse_contender("adam").lr == pytest.approx(1e-3)
+    assert contender.baseline
+    assert not parse_contender("sgd").baseline
+    fixed = parse_contender("adamw:weight_decay=0.1")
+    assert (fixed.lr, fixed.decay, fixed.label) == (1e-3, None, "adamw(weight_decay=0.1)")
 
 
 @pytest.mark.parametrize(
@@ -99,112 +205,26 @@ def test_contenders_that_cannot_race_are_refused(texts: list[str], message: str)
         parse_contenders(texts)
 
 
-def test_tasks_are_found_by_name_or_file(tmp_path: Path) -> None:
-    assert load_task("digits").steps > 0
-    assert load_task("chars", steps=3).steps == 3
-    path = tmp_path / "mine.py"
-    path.write_text("def build_task():\n    return 3\n\nbroken = 1 / 1\n")
-    for reference, message in (
-        ("digit", "did you mean digits"),
-        (f"{tmp_path}/other.py", "no such task file"),
-        (f"{path}:build_tusk", "defines no 'build_tusk'"),
-        (f"{path}:build_task", "gave int"),
-    ):
-        with pytest.raises(LabError, match=message):
-            load_task(reference)
-    path.write_text("1 / 0\n")
-    with pytest.raises(LabError, match="ZeroDivisionError"):
-        load_task(f"{path}:build_task")
+def test_budgets_below_the_protocol_say_so() -> None:
+    assert BUDGETS["small"].shortfalls() == BUDGETS["standard"].shortfalls() == BUDGETS["full"].shortfalls() == []
+    assert len(BUDGETS["tiny"].shortfalls()) >= 2
+    with pytest.raises(LabError, match="did you mean small"):
+        budget("smal")
 
 
-@pytest.mark.parametrize("wrong", [{"name": "a/b"}, {"direction": "up"}, {"steps": 0}])
-def test_tasks_are_checked_when_they_are_made(wrong: dict[str, Any]) -> None:
-    fields: dict[str, Any] = {"name": "toy", "statement": "", "metric": "loss", "direction": "min", "target": 0.0}
-    with pytest.raises(ValueError, match=r"directory|direction|steps"):
-        Task(**(fields | {"steps": 1, "build": lambda seed: None} | wrong))
+def test_two_tasks_of_one_name_are_refused(line: str) -> None:
+    with pytest.raises(LabError, match="two tasks are called line"):
+        Settings((line, line), (ADAMW,), BUDGETS["tiny"]).courses()
 
 
 def test_directory_refuses_what_it_would_overwrite_or_mix(tmp_path: Path) -> None:
     directory = RaceDirectory(tmp_path / "race")
-    directory.open_new({"seeds": 3, "task": {"steps": 10}})
+    directory.check_new()
+    directory.begin({"seeds": 3})
     with pytest.raises(LabError, match=r"--resume .* --fresh"):
-        directory.open_new({"seeds": 3})
-    with pytest.raises(LabError, match=r"seeds: 3 then, 5 now; task.steps: 10 then, 20 now"):
-        directory.open_resumed({"seeds": 5, "task": {"steps": 20}})
-    with pytest.raises(LabError, match="no race to resume"):
-        RaceDirectory(tmp_path / "other").open_resumed({})
+        directory.check_new()
     (directory.path / "notes.txt").write_text("kept")
-    directory.append(record("sgd", 0, 0.5))
-    directory.open_fresh({"seeds": 5})
-    assert directory.load() == []
-    assert (directory.path / "notes.txt").read_text() == "kept"
-
-
-def test_results_survive_a_crash_in_the_middle_of_a_line(tmp_path: Path) -> None:
-    directory = RaceDirectory(tmp_path)
-    directory.append(record("sgd", 0, 0.5))
-    with (tmp_path / "results.jsonl").open("a") as file:
-        file.write('{"key": "sgd cell=0 se')
-    directory.append(record("sgd", 2, 0.7))
-    assert [one["seed"] for one in directory.load()] == [0, 2]
-    directory.append(record("sgd", 0, 0.9))
-    assert [one["test"]["accuracy"] for one in directory.load()] == [0.9, 0.7]
-
-
-def test_failed_runs_are_made_again_on_resume(tmp_path: Path) -> None:
-    directory = RaceDirectory(tmp_path)
-    directory.open_fresh({})
-    directory.append(record("sgd", 0, 0.5))
-    directory.append(record("sgd", 1, 0.5, status="failed"))
-    directory.append(record("sgd", 2, None))
-    assert [one["seed"] for one in directory.open_resumed({})] == [0, 2]
-
-
-def test_ranking_is_by_test_at_the_rate_chosen_on_validation() -> None:
-    def split(label: str, cell: int, validation: float, test: float) -> list[dict[str, Any]]:
-        return [
-            record(label, seed, validation, cell, test={"accuracy": test + seed / 1000, "loss": 0.0})
-            for seed in range(3)
-        ]
-
-    records = split("a", 0, 0.95, 0.80) + split("a", 1, 0.90, 0.99) + split("b", 0, 0.85, 0.85)
-    rows = standings(TASK, [Contender("a", lr=1.0), Contender("b", lr=1.0)], records)
-    assert [row.label for row in rows] == ["b", "a"]
-    assert rows[1].best is not None
-    assert rows[1].best.lr == 1.0
-    assert rows[1].test == pytest.approx(0.801)
-    assert rows[1].separated
-    assert "b: 85.1" in wording.headline(TASK, rows, 3)
-
-
-def test_overlapping_seeds_are_called_level() -> None:
-    values = {"a": (0.95, 0.93, 0.97), "b": (0.94, 0.96, 0.92), "c": (0.5, 0.51, 0.52)}
-    records = [record(label, seed, value) for label, row in values.items() for seed, value in enumerate(row)]
-    rows = standings(TASK, [Contender(label, lr=1.0) for label in values], records)
-    assert [(row.label, row.separated) for row in rows] == [("a", False), ("b", False), ("c", True)]
-    assert rows[1].leader_ahead == 2
-    assert "lead over b lies within the seed spread" in wording.headline(TASK, rows, 3)
-    assert "cannot tell a lead from noise" in wording.headline(TASK, rows, 2)
-    assert "missed by c" in " ".join(wording.findings(TASK, rows, 3))
-
-
-def test_divergence_counts_as_worst_and_failure_as_not_made() -> None:
-    records = [record("a", 0, 0.9), record("a", 1, None), record("a", 2, None)]
-    records += [record("b", 0, 0.6), record("b", 1, 0.6), record("b", 2, 0.0, status="failed")]
-    assert cell_scores(TASK, records[:3]) == {0: grid.HOPELESS}
-    rows = standings(TASK, [Contender("a", lr=1.0), Contender("b", lr=1.0)], records)
-    assert [(row.label, row.test) for row in rows] == [("b", 0.6), ("a", None)]
-    assert rows[0].best is not None
-    assert (rows[0].best.finished, rows[0].best.failed) == (2, 1)
-    assert "most runs of a end" in " ".join(wording.findings(TASK, rows, 3))
-    assert wording.result(TASK, rows[1]) == "diverged"
-
-
-def test_a_task_to_minimise_ranks_the_other_way_round() -> None:
-    task = Task("toy", "", metric="loss", direction="min", target=0.2, steps=1, build=lambda seed: None)
-    records = [record("a", seed, 0.5) for seed in range(3)] + [record("b", seed, 0.9) for seed in range(3)]
-    records += [record("c", seed, None) for seed in range(3)]
-    rows = standings(task, [Contender(label, lr=1.0) for label in "cab"], records)
-    assert [row.label for row in rows] == ["b", "a", "c"]
-    assert all(math.isfinite(row.test) for row in rows if row.test is not None)
-    assert json.dumps([row.test for row in rows], allow_nan=False)
+    directory.clear()
+    assert [path.name for path in directory.path.iterdir()] == ["notes.txt"]
+    with pytest.raises(LabError, match=r"seeds: 3 then, 5 now; task.steps: 10 then, 20 now"):
+        check_same({"seeds": 3, "task": {"steps": 10}}, {"seeds": 5, "task": {"steps": 20}}, "here")

@@ -27,15 +27,15 @@ class Chunk:
 
     A single one runs on its tensors as they are; several of an element-wise recipe joined end to end into one tensor,
     which costs two copies in cache and saves an operation per tensor; several of any other recipe as ``Many``.
-    ``fast``: whole-matrix functions in their fast forms, and even one matrix as ``Many``, with fewer temporaries.
+    ``fast``: whole-matrix functions in their fast forms, and even one large tensor as ``Many``: fewer temporaries.
     """
 
     def __init__(self, works: list[Work], fast: bool = True) -> None:
         self.works = works
         self.fast = fast
         first = works[0]
-        self.many = len(works) > 1 or (fast and first.rule.recipe.scope == "matrix")
-        self.joined = self.many and first.rule.recipe.scope == "element" and all(map(_joinable, works))
+        self.many = len(works) > 1 or (fast and first.param.numel() > CHUNK_ELEMENTS)
+        self.joined = len(works) > 1 and first.rule.recipe.scope == "element" and all(map(_joinable, works))
         self.dtype = first.compute_dtype
         cast = first.cast
         self.layout = layout = first.layout

@@ -69,9 +69,9 @@ def run_step_benchmark(
     for position, name in enumerate(names, start=1):
         if progress is not None:
             progress(f"{name} ({position}/{len(names)})")
-        row = _in_fresh_process(request | {"name": name, "kind": "step"}, cold, timeout_s)
+        row = in_fresh_process(request | {"name": name, "kind": "step"}, cold, timeout_s)
         if checks and "error" not in row:
-            found = _in_fresh_process(request | {"name": name, "kind": "checks"}, False, timeout_s)
+            found = in_fresh_process(request | {"name": name, "kind": "checks"}, False, timeout_s)
             row["checks"] = {key: value for key, value in found.items() if key != "name"}
         rows.append(row)
     rows.sort(key=lambda row: row["vs_fused"]["median"] if "vs_fused" in row else float("inf"))
@@ -103,7 +103,7 @@ def _factory_spec(factory: Factory) -> str:
     return f"{module}:{qualname}"
 
 
-def _in_fresh_process(request: dict[str, Any], cold: bool, timeout_s: float) -> dict[str, Any]:
+def in_fresh_process(request: dict[str, Any], cold: bool, timeout_s: float) -> dict[str, Any]:
     """The worker's answer, or ``name`` and ``error`` where it gave none."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -170,7 +170,7 @@ def render(result: dict[str, Any]) -> Group:
     else:
         headings |= {"÷ words": "ratio", "words": "/elem", "moved": "GB/s"}
     headings |= {"state": "B/par", "extra": "B/par", "first step": "s, cache", "graphs": "count"}
-    table = _table(
+    table = plain_table(
         f"optimizer step on {result['set']}: {result['parameters']:,} parameters, {result['tensors']} tensors"
     )
     for heading, unit in headings.items():
@@ -182,11 +182,13 @@ def render(result: dict[str, Any]) -> Group:
             table.add_row(*(cells[heading] for heading in headings))
     parts: list[Any] = [table]
     parts += [Text(f"{row['name']}: {row['error']}", style="red") for row in result["rows"] if "error" in row]
+    multiplying = [row for row in result["rows"] if row.get("over_products") is not None]
+    parts += [Text(f"{r['name']}: {r['over_products']:.2f} of its matrix products' time") for r in multiplying]
     parts += [_checks_table(result["rows"])] if any("checks" in row for row in result["rows"]) else []
     return Group(*parts, Text(_footnote(result, has_loop), style="dim"))
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
     """No frame, and gaps of the one space that the box draws: ten columns have to fit a hundred characters."""
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
 
@@ -220,7 +222,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _checks_table(rows: list[dict[str, Any]]) -> Table:
-    table = _table("\ngraphs compiled")
+    table = plain_table("\ngraphs compiled")
     table.add_column("optimizer", no_wrap=True)
     table.add_column("after step 5 of 50, all changing", justify="right")
     table.add_column("in all, for so many tensors", justify="right")

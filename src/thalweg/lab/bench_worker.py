@@ -26,11 +26,12 @@ from thalweg.lab.bench_probes import (
     ADAMW_WORDS,
     cache_state,
     graph_count,
+    over_products,
     peak_extra_bytes,
     state_bytes,
     words_per_element,
 )
-from thalweg.lab.parameter_sets import Shapes, parameter_set
+from thalweg.lab.parameter_sets import Shapes, parameter_set, routed
 
 Factory = Callable[[str, list[tuple[str, Parameter]]], Optimizer]
 
@@ -40,13 +41,13 @@ MIN_SECONDS = 0.5
 """Fast steps are repeated beyond ``repeats`` for this long (at most twenty-fold), as one costs microseconds."""
 
 
-def library_factory(engine: str) -> Factory:
-    """Builds by name with this library, routing by parameter name where the optimizer does so."""
+def library_factory(engine: str, **options: Any) -> Factory:
+    """Builds by name with this library; what treats parameters by role (Muon) gets hidden matrices and the rest."""
 
     def build(name: str, named: list[tuple[str, Parameter]]) -> Optimizer:
         import thalweg
 
-        return thalweg.create(name, named, engine=engine)
+        return thalweg.create(name, routed(name, named), engine=engine, **options)
 
     return build
 
@@ -196,6 +197,7 @@ def measure(
         "extra_bytes_per_parameter": row["peak_extra_bytes"] / elements,
         "words_per_element": words,
         "bytes_per_s": None if words is None else 4 * words * elements / (row["step_ms"]["median"] / 1e3),
+        "over_products": over_products(step) if torch.device(device).type == "cpu" else None,
         "relative_to_words": None if words is None else scaled(row["vs_fused"], ADAMW_WORDS / words),
         "graphs": graph_count() - graphs_before,
         "cache": cache_state(),
@@ -207,6 +209,10 @@ def measure(
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Serves one request of the parent process: a row of measurements, or the graph checks."""
     torch.set_num_threads(request["threads"])
+    if request["kind"] in ("peer", "libraries"):
+        from thalweg.lab import bench_pairs
+
+        return bench_pairs.answer(request)
     spec = request["factory"]
     factory = load_factory(spec) if spec else library_factory(request["engine"])
     name = request["name"]

@@ -1,308 +1,274 @@
-"""The report's charts as plotly figures (plain dictionaries, drawn by plotly.js in the page).
+"""The report's charts as Vega-Lite specifications: the page draws them with vega, `png` without a browser.
 
-Text and grid lines take their colours from the page's style sheet, so that one figure serves light and dark;
-line colours are of a middle lightness that shows on both.
+A specification names its colours ``var(--name)``. In the page these are variables of the style sheet, so that one
+drawing serves light, dark and paper; for PNG they are replaced by the light values. Every optimizer has one colour (a
+dash too, once these are used up) in all charts. Setting the parameter `focus` to an optimizer's label dims the others.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import statistics
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from thalweg.lab import wording
-from thalweg.lab.summary import Record, Standing
-from thalweg.lab.tasks import Task
+from thalweg.lab import chart_rows
+from thalweg.lab.chart_rows import Rows, Task
 
-Figure = dict[str, Any]
-Curves = dict[str, list[tuple[int, float, float, float]]]
-"""For each contender: step, median, lowest, highest."""
+Spec = dict[str, Any]
+Range = tuple[float, float]
 
-PALETTE = (
-    "#2f7fd6",
-    "#e0702a",
-    "#22a06b",
-    "#b15cc6",
-    "#d8455f",
-    "#1a9cab",
-    "#93831d",
-    "#7b70e4",
-    "#a96f45",
-    "#cf569f",
-    "#74869a",
-    "#66a334",
-)
-GREY = "#8a94a0"
-DASHES = ("solid", "dash", "dot", "dashdot")
+#: Seven colours that stay apart for readers with a colour deficiency, and are seen on the paper of either theme.
+SERIES = {
+    "light": ("#0c4572", "#e67330", "#256d52", "#b3709b", "#0a9ce3", "#603a00", "#6b5fcf"),
+    "dark": ("#2e78dc", "#ee8b3a", "#40d89c", "#bf819e", "#a4d4f0", "#a06e35", "#979aff"),
+}
+HEAT = {
+    "light": ("#1d5c86", "#4682a9", "#7aa8c6", "#abcadd", "#d5e4ee", "#eef3f6"),
+    "dark": ("#a8d4ee", "#77aed0", "#4e86aa", "#346482", "#25475d", "#1d303d"),
+}
+INK = {
+    "light": {"ink": "#1d232a", "muted": "#5d6772", "faint": "#dfe3e8", "context": "#c3cad2", "paper": "#ffffff",
+              "accent": "#0c6aa6", "bad": "#b3261e", "good": "#256d52", "panel": "#f6f7f9", "level": "#e9f1f7"},
+    "dark": {"ink": "#e7eaee", "muted": "#a2abb5", "faint": "#30363d", "context": "#4a525b", "paper": "#16191d",
+             "accent": "#7cc0ee", "bad": "#ff8f86", "good": "#40d89c", "panel": "#1d2126", "level": "#1c2b37"},
+}  # fmt: skip
+DASHES = ([1, 0], [5, 3], [1.5, 2.5], [7, 2, 1.5, 2])
+FOCUS = "focus == '' || datum.optimizer == focus"
+FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
+CROSS = "M-.6,-.6L.6,.6M.6,-.6L-.6,.6"
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 
 
-def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a dash per contender; dashes tell them apart once the colours are used up."""
+@dataclass(frozen=True)
+class Chart:
+    """One chart: its specification, the rows it draws, and the words around it."""
+
+    name: str
+    """The name of its PNG and CSV, unique in the report."""
+    title: str
+    notes: str
+    """How to read it, and what it cannot show."""
+    spec: Spec
+    rows: Mapping[str, Rows]
+    """The data sets that the specification names; the first one is what its CSV holds."""
+    wide: bool = False
+    """Whether it takes the whole width of a large screen."""
+
+
+def theme(mode: str) -> dict[str, str]:
+    """The colours of ``"light"`` or ``"dark"`` by the names that specifications and style sheet use."""
+    numbered = {f"series-{number}": colour for number, colour in enumerate(SERIES[mode])}
+    return INK[mode] | numbered | {f"heat-{number}": colour for number, colour in enumerate(HEAT[mode])}
+
+
+def config() -> Spec:
+    """The look that all charts share."""
+    axis = {
+        "labelColor": "var(--muted)", "titleColor": "var(--muted)", "gridColor": "var(--faint)",
+        "domainColor": "var(--context)", "tickColor": "var(--context)", "labelFontSize": 11.5, "titleFontSize": 12,
+        "titleFontWeight": "normal", "titlePadding": 8, "labelPadding": 4, "tickSize": 4, "labelLimit": 150,
+    }  # fmt: skip
     return {
-        label: (PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)])
-        for index, label in enumerate(labels)
+        "font": FONT,
+        "background": "transparent",
+        "view": {"stroke": None},
+        "axis": axis,
+        "axisX": {"grid": False},
+        "axisY": {"domain": False, "ticks": False},
+        "locale": {"number": {"decimal": ".", "thousands": ",", "grouping": [3], "currency": ["", ""],
+                              "percent": "\u00a0%"}},
+        "header": {"labelColor": "var(--ink)", "labelFontSize": 12, "labelFontWeight": 600, "labelPadding": 4},
+        "legend": {"symbolType": "stroke", "symbolStrokeWidth": 2.5, "symbolSize": 160, "title": None,
+                   "labelColor": "var(--ink)", "labelFontSize": 11.5, "labelLimit": 200},
+        "title": {"color": "var(--ink)", "subtitleColor": "var(--muted)", "anchor": "start", "fontSize": 15,
+                  "fontWeight": 600, "subtitleFontSize": 12, "subtitlePadding": 5, "offset": 14, "frame": "group"},
+    }  # fmt: skip
+
+
+def png(chart: Chart, scale: float = 1.6) -> bytes:
+    """The chart as a PNG on white, drawn from the page's own specification."""
+    import vl_convert
+
+    whole = chart.spec | {
+        "datasets": chart.rows,
+        "config": config() | {"background": "var(--paper)"},
+        "padding": 14,
     }
+    light = theme("light")
+    plain = re.sub(r"var\(--([\w-]+)\)", lambda found: light[found[1]], json.dumps(whole))
+    return vl_convert.vegalite_to_png(plain, scale=scale)
 
 
-def translucent(colour: str, opacity: float) -> str:
-    """The colour for a band behind its line."""
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
+@dataclass(frozen=True)
+class Palette:
+    """The colour and the dash of every optimizer in a report."""
+
+    labels: Sequence[str]
+
+    def style(self, label: str) -> tuple[str, list[float]]:
+        """The name of its colour, and its dash."""
+        place = self.labels.index(label)
+        colours = len(SERIES["light"])
+        return f"series-{place % colours}", [float(part) for part in DASHES[place // colours % len(DASHES)]]
+
+    @property
+    def colour(self) -> Spec:
+        """The encoding of `color`."""
+        return self._encoding([f"var(--{self.style(label)[0]})" for label in self.labels])
+
+    @property
+    def dash(self) -> Spec:
+        """The encoding of `strokeDash`; it joins the legend of the colours."""
+        return self._encoding([self.style(label)[1] for label in self.labels])
+
+    def _encoding(self, values: Sequence[Any]) -> Spec:
+        scale = {"domain": list(self.labels), "range": values}
+        return {"field": "optimizer", "type": "nominal", "scale": scale}
 
 
-def _layout(height: int, x: str, y: str, **more: Any) -> dict[str, Any]:
-    layout: dict[str, Any] = {
-        "height": height,
-        "margin": {"l": 62, "r": 12, "t": 8, "b": 48},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 13},
-        "showlegend": False,
-        "hoverlabel": {"bgcolor": "#20262d", "bordercolor": "#20262d", "font": {"color": "#f4f6f8"}},
-    }
-    for axis, title in (("xaxis", x), ("yaxis", y)):
-        titled = {"title": {"text": title, "standoff": 8}} if title else {}
-        layout[axis] = {"zeroline": False, "automargin": True} | titled | more.pop(axis, {})
-    return layout | more
+def faded(shown: float = 1.0, hidden: float = 0.12) -> Spec:
+    """The encoding of `opacity` that dims whatever is out of focus."""
+    return {"condition": {"test": FOCUS, "value": shown}, "value": hidden}
 
 
-def _metric_axis(task: Task) -> dict[str, Any]:
-    return {"tickformat": ".1~%"} if task.unit == "%" else {}
+def quantity(field: str, title: str | None, number: str = "", **more: Any) -> Spec:
+    """A position encoding with its axis title and number format."""
+    axis = more.pop("axis", {}) | ({"format": number} if number else {})
+    return {"field": field, "type": "quantitative", "title": title, "axis": axis} | more
+
+
+def tooltip(*fields: tuple[str, str, str]) -> list[Spec]:
+    """What a hovered mark tells: (field, title, number format), the format empty for words."""
+    return [
+        {"field": field, "title": title}
+        | ({"type": "quantitative", "format": number} if number else {"type": "nominal"})
+        for field, title, number in fields
+    ]
+
+
+def drawing(title: str, subtitle: str, *params: Spec, **body: Any) -> Spec:
+    """A whole specification with what every chart has."""
+    return {
+        "$schema": SCHEMA,
+        "title": {"text": title, "subtitle": subtitle},
+        "description": f"{title}: {subtitle}",
+        "params": [{"name": "focus", "value": ""}, *params],
+    } | body
+
+
+def names(rows: Rows) -> Spec:
+    """The vertical axis of charts with one line an optimizer, in the order of the rows."""
+    order = list(dict.fromkeys(row["optimizer"] for row in rows))
+    axis = {"labelColor": "var(--ink)", "labelPadding": 8, "grid": False}
+    return {"field": "optimizer", "type": "nominal", "sort": order, "title": None, "axis": axis}
+
+
+def metric_axis(
+    task: Task, field: str, title: str | None, values: Iterable[float | None], domain: Range | None
+) -> Spec:
+    """The position encoding of the task's metric: logarithmic where the values span decades, and never from zero."""
+    low, high = domain or (0.0, 1.0)
+    scale: Spec = {"domain": [low, high], "nice": False}
+    if chart_rows.spans_decades(task, values):
+        ticks = log_ticks(low, high)
+        return quantity(field, title, "~g", scale=scale | {"type": "log"}, axis={"values": ticks})
+    return quantity(field, title, metric_format(task), scale=scale | {"zero": False}, axis={"tickCount": 4})
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten within a range, with their doubles and fives where there are few."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [factor * 10.0**exponent for exponent in exponents for factor in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3:
+            break
+    return ticks
+
+
+def metric_format(task: Task) -> str:
+    """The number format of the task's metric on an axis."""
+    return ".1~%" if task["unit"] == "%" else "~g"
 
 
 def metric_title(task: Task, split: str) -> str:
-    """An axis title with the unit."""
-    unit = f" ({task.unit})" if task.unit not in ("", "%") else ""
-    return f"{split} {task.metric}{unit}"
+    """The metric as an axis title, with its unit."""
+    unit = "" if task["unit"] in ("", "%") else f" ({task['unit']})"
+    return f"{split} {task['metric']}{unit}"
 
 
-def _log_axis(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis, with whole powers of ten where there are enough of them."""
-    exponents = [math.log10(value) for value in values if value > 0]
-    narrow = not exponents or max(exponents) - min(exponents) < 1.2
-    return {"type": "log", "tickformat": "~g", "dtick": "D1" if narrow else 1}
+def panels(name: str, title: str, subtitle: str, notes: str, rows: Mapping[str, Rows], layers: Sequence[Spec]) -> Chart:
+    """Small multiples: one panel an optimizer, all on the same axes, drawn from the first of the data sets.
 
-
-def seeds_chart(task: Task, rows: Sequence[Standing]) -> Figure:
-    """Every seed's test metric at the best learning rate, the median as a bar."""
-    colours = styles([row.label for row in rows])
-    data: list[Figure] = []
-    for row in (row for row in rows if row.test_low is not None):
-        colour, _ = colours[row.label]
-        runs = [run for run in row.runs if run.get("test")]
-        common = {"type": "scatter", "mode": "markers", "name": row.label, "meta": row.label}
-        data.append(
-            common
-            | {
-                "x": [run["test"][task.metric] for run in runs],
-                "y": [row.label] * len(runs),
-                "text": [f"seed {run['seed']}" for run in runs],
-                "hovertemplate": "%{y}, %{text}: %{x}<extra></extra>",
-                "marker": {"color": translucent(colour, 0.55), "size": 10},
-            }
-        )
-        if row.test is not None:
-            bar = {"symbol": "line-ns", "size": 22, "line": {"width": 3, "color": colour}}
-            hover = {"hovertemplate": "%{y}, median: %{x}<extra></extra>"}
-            data.append(common | {"x": [row.test], "y": [row.label], "marker": bar} | hover)
-    return {
-        "data": data,
-        "layout": _layout(
-            74 + 30 * len(rows),
-            metric_title(task, "test"),
-            "",
-            xaxis=_metric_axis(task),
-            yaxis={"autorange": "reversed", "type": "category", "ticklabelstandoff": 6},
-        ),
-    }
-
-
-def _by_step(rows: Sequence[Standing], value: Callable[[Record, int], float | None]) -> Curves:
-    """For each contender (step, median, low, high) over the seeds that got as far as that step."""
-    curves = {}
-    for row in rows:
-        points: dict[int, list[float]] = {}
-        for run in row.runs:
-            for index, step in enumerate(run.get("curve", {}).get("step", [])):
-                found = value(run, index)
-                if found is not None:
-                    points.setdefault(step, []).append(found)
-        curves[row.label] = [(step, statistics.median(at), min(at), max(at)) for step, at in sorted(points.items())]
-    return curves
-
-
-def _curve_traces(
-    rows: Sequence[Standing], curves: Curves, colours: dict[str, tuple[str, str]], opacity: float
-) -> list[Figure]:
-    bands: list[Figure] = []
-    lines: list[Figure] = []
-    for row in reversed(rows):  # the winner is drawn last, on top
-        if not curves[row.label]:
-            continue
-        steps, middle, low, high = (list(column) for column in zip(*curves[row.label], strict=True))
-        colour, dash = colours[row.label]
-        common = {"type": "scatter", "mode": "lines", "name": row.label, "meta": row.label}
-        edge = common | {"line": {"width": 0}, "hoverinfo": "skip", "x": steps}
-        bands.append(edge | {"y": low})
-        bands.append(edge | {"y": high, "fill": "tonexty", "fillcolor": translucent(colour, opacity)})
-        lines.append(
-            common
-            | {"x": steps, "y": middle, "line": {"width": 2, "color": colour, "dash": dash}}
-            | {"hovertemplate": f"{row.label}, step %{{x}}: %{{y:.4g}}<extra></extra>"}
-        )
-    return bands + lines
-
-
-def training_chart(rows: Sequence[Standing]) -> Figure:
-    """Training loss over steps."""
-    curves = _by_step(rows, lambda run, index: run["curve"]["train_loss"][index])
-    values = [value for points in curves.values() for point in points for value in point[1:]]
-    scale = _log_axis(values) if values and min(values) > 0 and max(values) / min(values) > 8 else {}
-    return {
-        "data": _curve_traces(rows, curves, styles([row.label for row in rows]), 0.09),
-        "layout": _layout(380, "step", "training loss", yaxis=scale),
-    }
-
-
-def validation_panels(task: Task, rows: Sequence[Standing]) -> dict[str, Figure]:
-    """The validation metric over steps, one small panel per contender with all the others in grey behind it.
-
-    Ten noisy lines in one picture cannot be told apart; in panels of one scale they can.
+    Ten noisy lines in one picture cannot be told apart; in panels of one scale, with the others in grey, they can.
     """
-    curves = _by_step(rows, lambda run, index: run["curve"]["validation"][index])
-    axis = _metric_axis(task) | {"range": _validation_range(task, curves), "nticks": 5}
-    target = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": task.target, "y1": task.target}
-    layout = _layout(
-        150,
-        "",
-        "",
-        margin={"l": 44, "r": 6, "t": 6, "b": 26},
-        xaxis={"range": [0, task.steps], "nticks": 4},
-        yaxis=axis,
-        shapes=[target | {"line": {"width": 1.2, "dash": "dot", "color": GREY}}],
+    own = next(iter(rows))
+    order = list(dict.fromkeys(row["optimizer"] for row in rows[own]))
+    mouse = "[pointerdown[event.pointerType == 'mouse'], window:pointerup] > window:pointermove!"
+    select = {"type": "interval", "zoom": "wheel![event.altKey]", "on": mouse, "translate": mouse}
+    zoom = {"name": "zoom", "bind": "scales", "select": select}
+    spec = drawing(
+        title,
+        subtitle,
+        data={"name": own},
+        facet={
+            "field": "optimizer",
+            "type": "nominal",
+            "sort": order,
+            "title": None,
+            "header": {"labelAnchor": "start"},
+        },
+        columns=min((4, 5, 3), key=lambda columns: -len(order) % columns),
+        spacing={"row": 10, "column": 14},
+        spec={"width": 176, "height": 104, "layer": [layers[0] | {"params": [zoom]}, *layers[1:]]},
     )
-    grey = {
-        "type": "scatter",
-        "mode": "lines",
-        "hoverinfo": "skip",
-        "line": {"width": 1, "color": translucent(GREY, 0.35)},
-    }
-    context = {
-        row.label: grey
-        | {"x": [point[0] for point in curves[row.label]], "y": [point[1] for point in curves[row.label]]}
-        for row in rows
-    }
-    colours = styles([row.label for row in rows])
-    panels = {}
-    for row in (row for row in rows if curves[row.label]):
-        own = [trace | {"meta": None} for trace in _curve_traces([row], curves, colours, 0.18)]
-        panels[row.label] = {"data": [*(context[one.label] for one in rows if one is not row), *own], "layout": layout}
-    return panels
+    return Chart(name, title, notes, spec, rows, wide=True)
 
 
-def _validation_range(task: Task, curves: Curves) -> list[float]:
-    """From the end of the first fifth of training; the worst tenth may run out of the picture.
-
-    One slow contender, and the first steps of all of them, would otherwise flatten every difference that matters.
-    """
-    late = [point[1] for points in curves.values() for point in points if point[0] >= task.steps / 5]
-    if not late:
-        return [task.target - 1, task.target + 1]
-    late.sort()
-    tenth = len(late) // 10
-    low, high = (late[tenth], late[-1]) if task.direction == "max" else (late[0], late[-1 - tenth])
-    low, high = min(low, task.target), max(high, task.target)
-    margin = 0.06 * (high - low) or 0.1
-    return [low - margin, high + margin]
-
-
-def sensitivity_chart(task: Task, rows: Sequence[Standing]) -> Figure:
-    """The median validation metric over the learning rate; a ring marks the rate that was chosen."""
-    colours = styles([row.label for row in rows])
-    data: list[Figure] = []
-    rates: list[float] = []
-    for row in reversed(rows):
-        cells = [cell for cell in row.cells if cell.lr is not None and cell.validation is not None]
-        if not cells:
-            continue
-        colour, dash = colours[row.label]
-        rates += [cell.lr for cell in cells if cell.lr is not None]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": row.label,
-                "meta": row.label,
-                "x": [cell.lr for cell in cells],
-                "y": [cell.validation for cell in cells],
-                "line": {"width": 2, "color": colour, "dash": dash},
-                "marker": {
-                    "size": [12 if cell is row.best else 6 for cell in cells],
-                    "symbol": ["circle-open" if cell is row.best else "circle" for cell in cells],
-                    "color": colour,
-                    "line": {"width": [3 if cell is row.best else 0 for cell in cells], "color": colour},
-                },
-                "text": [_cell_note(task, cell.low, cell.high, cell.diverged) for cell in cells],
-                "hovertemplate": f"{row.label}, lr %{{x}}: %{{y:.4g}}%{{text}}<extra></extra>",
-            }
-        )
+def context(data: str, x: Spec, y: Spec, palette: Palette, test: str = "true", **mark: Any) -> Spec:
+    """The first layer of panels: all optimizers in grey, the one in focus in its colour."""
+    colour = palette.colour | {"legend": None, "test": "datum.optimizer == focus"}
     return {
-        "data": data,
-        "layout": _layout(
-            420,
-            "learning rate",
-            metric_title(task, "validation"),
-            xaxis=_log_axis(rates),
-            yaxis=_metric_axis(task) | _sensitivity_range(task, rows),
-        ),
+        "data": {"name": data},
+        "transform": [{"filter": test}],
+        "mark": {"type": "line", "strokeWidth": 0.9, "clip": True} | mark,
+        "encoding": {
+            "x": x,
+            "y": y,
+            "detail": {"field": "optimizer"},
+            "color": {"condition": colour, "value": "var(--context)"},
+            "opacity": {"condition": {"test": "focus == ''", "value": 0.8}, "value": 1},
+        },
     }
 
 
-def _sensitivity_range(task: Task, rows: Sequence[Standing]) -> dict[str, Any]:
-    """Without the worst quarter of all points, unless that would hide somebody's best."""
-    values = sorted(cell.validation for row in rows for cell in row.cells if cell.validation is not None)
-    best = [row.best.validation for row in rows if row.best and row.best.validation is not None]
-    if not best:
-        return {}
-    quarter = len(values) // 4
-    if task.direction == "max":
-        low, high = min(values[quarter], *best), values[-1]
-    else:
-        low, high = values[0], max(values[-1 - quarter], *best)
-    margin = 0.08 * (high - low) or 0.1
-    return {"range": [low - margin, high + margin]}
+def hover(encoding: Spec, tips: list[Spec]) -> Spec:
+    """The last layer of panels: dots too faint to see and large enough to find."""
+    mark = {"type": "point", "filled": True, "size": 90, "opacity": 0, "clip": True}
+    return {"mark": mark, "encoding": encoding | {"tooltip": tips}}
 
 
-def _cell_note(task: Task, low: float | None, high: float | None, diverged: int) -> str:
-    spread = f" ({wording.spread(task, low, high)})"
-    return spread + (f", {wording.count(diverged, 'run')} diverged" if diverged else "")
-
-
-def bar_chart(rows: Sequence[Standing], title: str, value: Callable[[Standing], float | None]) -> Figure:
-    """One bar per contender in the order of the ranking, the number written at its end."""
-    colours = styles([row.label for row in rows])
-    values = [value(row) or 0.0 for row in rows]
-    return {
-        "data": [
-            {
-                "type": "bar",
-                "orientation": "h",
-                "y": [row.label for row in rows],
-                "x": values,
-                "text": [wording.number(value(row)) for row in rows],
-                "textposition": "outside",
-                "cliponaxis": False,
-                "marker": {"color": [colours[row.label][0] for row in rows]},
-                "hovertemplate": "%{y}: %{text}<extra></extra>",
-            }
+def bars(
+    name: str, title: str, subtitle: str, notes: str, rows: Rows, field: str, axis: str, palette: Palette
+) -> Chart:
+    """One bar an optimizer, its length the field and what its row says in `text` at the end."""
+    longest = max([row[field] for row in rows if row[field] is not None] + [1e-12])
+    bare = {"labels": False, "ticks": False, "grid": False, "domain": False}
+    x = quantity(field, axis, scale={"domain": [0, 1.22 * longest], "nice": False}, axis=bare)
+    end = {"calculate": f"isValid(datum['{field}']) ? datum['{field}'] : 0", "as": "end"}
+    spec = drawing(
+        title, subtitle, width=420, height=22 * len(rows), data={"name": f"bars/{name}"},
+        encoding={"y": names(rows), "x": x, "tooltip": tooltip(("optimizer", "optimizer", ""), ("text", axis, ""))},
+        layer=[
+            {"mark": {"type": "bar", "height": 9, "cornerRadiusEnd": 2},
+             "encoding": {"color": palette.colour | {"legend": None}, "opacity": faded()}},
+            {"transform": [end],
+             "mark": {"type": "text", "align": "left", "dx": 6, "fontSize": 11.5, "color": "var(--muted)"},
+             "encoding": {"x": {"field": "end", "type": "quantitative"}, "text": {"field": "text"},
+                          "opacity": faded(1, 0.3)}},
         ],
-        "layout": _layout(
-            74 + 28 * len(rows),
-            title,
-            "",
-            bargap=0.35,
-            xaxis={"range": [0, 1.18 * max(values, default=0.0) or 1], "rangemode": "tozero"},
-            yaxis={"autorange": "reversed", "type": "category", "ticklabelstandoff": 6},
-        ),
-    }
+    )  # fmt: skip
+    return Chart(name, title, notes, spec, {f"bars/{name}": rows})

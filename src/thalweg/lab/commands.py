@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import re
-import shlex
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from thalweg.lab import wording
-from thalweg.lab.errors import require_packages, unknown
+from thalweg.lab import commands_gallery, commands_peers, commands_race, commands_report
+from thalweg.lab.console import Json, split_list, stdout
+from thalweg.lab.errors import unknown
 
 app = typer.Typer(
     name="thalweg",
@@ -31,123 +26,9 @@ app = typer.Typer(
 bench = typer.Typer(help="Measure what an optimizer costs.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, and nothing else.")]
-
-
-def split_list(text: str) -> list[str]:
-    """Split at commas, except inside brackets: ``adam:betas=(0.9,0.99),sgd`` names two."""
-    return [part.strip() for part in re.split(r",(?![^([]*[)\]])", text) if part.strip()]
-
-
-def stdout() -> Console:
-    """Where results go; lines are not squeezed to 80 columns when they go to a file."""
-    return Console(width=None if sys.stdout.isatty() else 120)
-
-
-@app.command()
-def race(
-    task: Annotated[str, typer.Argument(help="digits, chars, or a model of your own as file.py:build_task.")],
-    optimizers: Annotated[
-        str | None,
-        typer.Option(
-            help="Optimizers to race, separated by commas. Hyper-parameters follow a colon: sgd:momentum=0.9. "
-            "An lr given so is where the search for the learning rate starts."
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How often each learning rate is tried.")] = 5,
-    points: Annotated[int, typer.Option(min=1, help="How many learning rates each optimizer starts with.")] = 5,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps of a run; the task's own if left out.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="The race's directory; the task's name if left out.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the directories of races are kept.")] = Path("runs"),
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at the same time, one thread each; all cores if left out.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a race that was interrupted.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, discarding what is there.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Find out which optimizer should train a model.
-
-    Every optimizer is tried at several learning rates and seeds. The best rate is chosen on validation data, the
-    ranking is by test data, and the report is a single HTML file. Ctrl-C leaves a report of what is done by then.
-    """
-    require_packages("numpy", "jinja2", "plotly")
-    from thalweg.lab.contenders import DEFAULT, parse_contenders
-    from thalweg.lab.loading import load_task
-    from thalweg.lab.machine import cores
-    from thalweg.lab.progress import LiveBoard, PlainBoard
-    from thalweg.lab.race import Race, Settings
-
-    if resume and fresh:
-        raise typer.BadParameter("--resume and --fresh exclude each other.")
-    if name is not None and Path(name).name != name:
-        raise typer.BadParameter("--name is a single directory name; --out says where the directory goes.")
-    loaded = load_task(task, steps)
-    contenders = parse_contenders(DEFAULT if optimizers is None else split_list(optimizers))
-    settings = Settings(task, contenders, seeds=seeds, points=points, steps=steps)
-    progress = Console(stderr=True)
-    one = Race(settings, loaded, out / (name or loaded.name))
-    one.open("resume" if resume else "fresh" if fresh else "new")
-    with contextlib.ExitStack() as stack:
-        if progress.is_terminal:
-            one.board = stack.enter_context(LiveBoard(one.task, contenders, progress))
-        else:
-            one.board = PlainBoard(one.task, progress)
-        result = one.run(workers or cores(), command_line())
-    report = one.directory.path / "report.html"
-    if as_json:
-        print(json.dumps(result.summary, indent=2, allow_nan=False))
-    else:
-        print_ranking(stdout(), result, report)
-    if not result.complete:
-        progress.print(
-            f"Interrupted. The partial report is {report}; the same command with --resume in place of --fresh goes on.",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise typer.Exit(130)
-
-
-def command_line() -> str:
-    """The command as it was typed, for the report."""
-    return shlex.join([os.path.basename(sys.argv[0]).replace("cli.py", "thalweg"), *sys.argv[1:]])
-
-
-def print_ranking(console: Console, result: Any, report: Path) -> None:
-    """The ranking at the end of a race."""
-    task, summary = result.task, result.summary
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("")
-    table.add_column("optimizer", no_wrap=True)
-    for heading in (
-        f"test\n{task.metric}",
-        "over\nseeds",
-        "learning\nrate",
-        "steps to\ntarget",
-        "time to\ntarget",
-        "ms per\nstep",
-        "bytes per\nparameter",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in result.rows:
-        table.add_row(
-            str(row.rank),
-            row.label,
-            wording.result(task, row),
-            wording.spread(task, row.test_low, row.test_high),
-            wording.rate(row.best.lr) if row.best else "–",
-            wording.target(task, row),
-            wording.seconds(row.target_seconds),
-            wording.number(row.step_ms),
-            wording.number(row.bytes_per_parameter),
-        )
-    console.print(table)
-    console.print()
-    console.print(" ".join([summary["headline"], *summary["findings"]]), highlight=False, markup=False)
-    console.print()
-    console.print(f"Report: {report} ({wording.seconds(summary['wall_seconds'])})", highlight=False, markup=False)
+for topic in (commands_race, commands_report, commands_gallery):
+    topic.register(app)
+commands_peers.register(app, bench)
 
 
 @app.command("list")
@@ -236,38 +117,6 @@ def techniques_command(as_json: Json = False) -> None:
         f"fits: how many of the {total} optimizers can be built with it. place: where in the update rule it stands.",
         style="dim",
     )
-
-
-@app.command("memory")
-def memory_command(
-    name: Annotated[str, typer.Argument(help="An optimizer's name, as listed by `thalweg list`.")],
-    shape: Annotated[str, typer.Option(help="The shape of a parameter, as 512x1024; factored state depends on it.")] = (
-        "512x1024"
-    ),
-    as_json: Json = False,
-) -> None:
-    """Show what training with an optimizer holds in memory, in bytes per parameter, in each precision."""
-    from thalweg.accounting import PRECISIONS, precision_table, state_bytes
-    from thalweg.lab.contenders import find_entry
-
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
-        raise typer.BadParameter(f"{shape!r} is not a shape such as 512x1024", param_hint="--shape")
-    sizes = tuple(map(int, shape.split("x")))
-    entry = find_entry(name)
-    state = state_bytes(entry.name, sizes)
-    totals = precision_table(entry.name, sizes)
-    if as_json:
-        print(json.dumps({"name": entry.name, "state": state, "totals": dict(totals)}, indent=2))
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("bytes per parameter", no_wrap=False)
-    for heading in ("weights", "gradients", "master", "state", "total"):
-        table.add_column(heading, justify="right")
-    for p, (label, total) in zip(PRECISIONS, totals, strict=True):
-        cells = (p.weights, p.gradients, p.master, state * p.state_item / 4, total)
-        table.add_row(label, *(f"{n:.4g}" if n else "-" for n in cells))
-    stdout().print(table)
-    stdout().print(f"{entry.name} on a parameter of {shape}; activations are not counted.", style="dim")
 
 
 @app.command()

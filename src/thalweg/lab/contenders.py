@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,12 @@ from thalweg.lab.errors import LabError, unknown
 
 DEFAULT = (
     "sgd:momentum=0.9",
-    "adam",
     "adamw",
+    "adam",
     "nadam",
     "radam",
+    "adabelief",
+    "ademamix",
     "lion",
     "lamb",
     "adafactor",
@@ -32,6 +35,8 @@ class Contender:
     hyper: tuple[tuple[str, Any], ...] = ()
     lr: float | None = None
     """The centre of the learning-rate grid; None where the optimizer sets its own rate and has no grid."""
+    decay: float | None = None
+    """The default weight decay; None where the optimizer has none, or where it is held fixed in `hyper`."""
 
     @property
     def label(self) -> str:
@@ -40,9 +45,29 @@ class Contender:
             return self.name
         return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.hyper)})"
 
+    @property
+    def baseline(self) -> bool:
+        """Whether this is SGD with momentum or AdamW, which are tuned at least as much as every other contender."""
+        return self.name == "adamw" or (self.name == "sgd" and dict(self.hyper).get("momentum", 0) > 0)
+
+    def values(self, names: Iterable[str]) -> dict[str, Any]:
+        """What hyper-parameters are before any search, by name; ``betas.0`` is the first of ``betas``."""
+        known = {**thalweg.get(self.name).defaults, **dict(self.hyper), "lr": self.lr, "weight_decay": self.decay}
+        found = {}
+        for name in names:
+            base, dot, index = name.partition(".")
+            found[name] = known[base][int(index)] if dot else known.get(base)
+        return {name: value for name, value in found.items() if value is not None}
+
+    def distance(self, point: Iterable[tuple[str, Any]]) -> float:
+        """How far a configuration is from the default: decades of learning rate, and 0.1 for another decay."""
+        at = dict(point)
+        decades = abs(math.log10(at["lr"] / self.lr)) if self.lr and at.get("lr") else 0.0
+        return round(decades, 2) + 0.1 * (at.get("weight_decay", self.decay) != self.decay)
+
     def as_dict(self) -> dict[str, Any]:
         """For the configuration that a resumed race is checked against."""
-        return {"label": self.label, "name": self.name, "hyper": dict(self.hyper), "lr": self.lr}
+        return {"label": self.label, "name": self.name, "hyper": dict(self.hyper), "lr": self.lr, "decay": self.decay}
 
 
 def find_entry(name: str) -> Any:
@@ -54,7 +79,10 @@ def find_entry(name: str) -> Any:
 
 
 def parse_contender(text: str) -> Contender:
-    """Read ``name`` or ``name:key=value:key=value``; an `lr` given here moves the centre of the grid."""
+    """Read ``name`` or ``name:key=value:key=value``.
+
+    An `lr` given here moves the centre of the grid; a `weight_decay` given here is held fixed and not searched.
+    """
     name, *pairs = text.strip().split(":")
     entry = find_entry(name)
     name, defaults = entry.name, entry.defaults
@@ -65,14 +93,25 @@ def parse_contender(text: str) -> Contender:
             raise LabError(f"write a hyper-parameter as {name}:key=value, not {pair!r}")
         if key not in defaults:
             raise unknown(f"hyper-parameter of {name}", key, defaults)
-        try:
-            hyper[key] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            hyper[key] = {"true": True, "false": False}.get(value.lower(), value)
+        hyper[key] = parse_value(value)
     lr = hyper.pop("lr", defaults.get("lr"))
     if lr is not None and not (isinstance(lr, (int, float)) and lr > 0):
         raise LabError(f"the learning rate of {name} must be a number above 0, not {lr!r}")
-    return Contender(name, tuple(sorted(hyper.items())), None if lr is None else float(lr))
+    decay = None if "weight_decay" in hyper else defaults.get("weight_decay")
+    return Contender(
+        name,
+        tuple(sorted(hyper.items())),
+        None if lr is None else float(lr),
+        None if decay is None else float(decay),
+    )
+
+
+def parse_value(text: str) -> Any:
+    """A hyper-parameter's value: Python's literals, true and false in any case, and words as they are."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def parse_contenders(texts: Iterable[str]) -> tuple[Contender, ...]:

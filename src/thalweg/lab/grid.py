@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 DECADES = 0.5
 """Neighbouring points differ by a factor of the square root of ten."""
-REACH = 4
-"""How many points a grid may grow at either end; two decades more, then the edge is reported as an edge."""
+REACH = 6
+"""How many points a grid may grow at either end; three decades more, then the edge is reported as an edge."""
 
 Score = tuple[float, float]
-"""How good a point is: its metric, then the tie-breaker; larger is better in both."""
+"""How good a configuration is: its metric, then the tie-breaker; larger is better in both."""
 
 HOPELESS: Score = (-math.inf, -math.inf)
 
@@ -22,7 +22,7 @@ def initial_cells(points: int) -> list[int]:
     return list(range(-below, points - below))
 
 
-def rate(default: float, cell: int) -> float:
+def rate(default: float, cell: float) -> float:
     """The learning rate of a point, in the three digits it is reported with."""
     return float(f"{default * 10 ** (cell * DECADES):.3g}")
 
@@ -33,7 +33,7 @@ def best_cell(scores: Mapping[int, Score]) -> int | None:
     return max(hopeful, key=lambda cell: (scores[cell], -abs(cell), cell), default=None)
 
 
-def next_cell(scores: Mapping[int, Score], initial: list[int]) -> int | None:
+def next_cell(scores: Mapping[int, Score], initial: Sequence[int]) -> int | None:
     """The point to add when the best one lies on an edge; None when the grid is finished.
 
     Where every point diverged the rates were too high, so the search goes down.
@@ -45,11 +45,3 @@ def next_cell(scores: Mapping[int, Score], initial: list[int]) -> int | None:
     if best == high and high < initial[-1] + REACH:
         return high + 1
     return None
-
-
-def edge(scores: Mapping[int, Score]) -> str | None:
-    """``"lowest"`` or ``"highest"`` when the best point is still the grid's last one on that side."""
-    best = best_cell(scores)
-    if best is None or len(scores) == 1:
-        return None
-    return "lowest" if best == min(scores) else "highest" if best == max(scores) else None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +34,7 @@ def processor() -> str:
 def versions() -> dict[str, str]:
     """Versions that can change a result; a race is resumed with the same ones only."""
     found = {"thalweg": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    for package in ("numpy", "scikit-learn"):
+    for package in ("numpy", "scipy", "scikit-learn", "optuna"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -40,3 +45,40 @@ def versions() -> dict[str, str]:
 def describe() -> dict[str, str | int]:
     """The machine, for the report."""
     return {"processor": processor(), "cores": cores(), "system": platform.platform(terse=True)}
+
+
+@cache
+def host() -> str:
+    """Tells this machine from every other one, and containers that share it; processes can be looked up within."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
+    return " ".join(parts)
+
+
+def pid() -> list[Any]:
+    """This process, told from later ones of the same number by when it started."""
+    return [os.getpid(), _started(os.getpid())]
+
+
+def exists(process: Sequence[Any]) -> bool:
+    """Whether a process of this machine, as given by `pid`, still runs."""
+    number, started = process
+    if started is not None:
+        return _started(number) == started
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _started(number: int) -> str | None:
+    """When a process started, in the kernel's ticks; None where it is gone, a zombie, or there is no /proc."""
+    try:
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]

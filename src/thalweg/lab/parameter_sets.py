@@ -6,8 +6,9 @@ architectures: no model code, download or third-party package is needed to measu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 Shapes = list[tuple[str, tuple[int, ...]]]
 
@@ -69,12 +70,15 @@ def tiny() -> Shapes:
         ("conv2.bias", (32,)),
         ("norm.weight", (32,)),
         ("norm.bias", (32,)),
-        ("fc.weight", (64, 128)),
-        ("fc.bias", (64,)),
+        ("hidden.weight", (64, 128)),
+        ("hidden.bias", (64,)),
         ("head.weight", (10, 64)),
         ("head.bias", (10,)),
     ]
 
+
+#: What looks like a hidden matrix by its axes and is none: embeddings, first convolutions, heads.
+EDGES = frozenset({"transformer.wte.weight", "transformer.wpe.weight", "conv1.weight", "fc.weight", "head.weight"})
 
 PARAMETER_SETS: dict[str, Callable[[], Shapes]] = {"gpt2-small": gpt2_small, "resnet50": resnet50, "tiny": tiny}
 
@@ -88,6 +92,26 @@ def parameter_set(name: str) -> Shapes:
     if name not in PARAMETER_SETS:
         raise ValueError(f"unknown parameter set {name!r}; the sets are {', '.join(PARAMETER_SETS)}")
     return PARAMETER_SETS[name]()
+
+
+def is_hidden(name: str, shape: Sequence[int]) -> bool:
+    """Whether a parameter of a set is a hidden matrix: what Muon is for.
+
+    >>> is_hidden("transformer.h.0.mlp.c_fc.weight", (768, 3072)), is_hidden("transformer.wpe.weight", (1024, 768))
+    (True, False)
+    """
+    return len(shape) >= 2 and name not in EDGES
+
+
+def routed(optimizer: str, named: list[tuple[str, Any]]) -> Any:
+    """A set's parameters as that optimizer takes them: for Muon, hidden matrices and the rest, which goes to AdamW."""
+    import thalweg
+
+    if not thalweg.get(optimizer).cls.needs_model:
+        return named
+    hidden = [(name, param) for name, param in named if is_hidden(name, param.shape)]
+    rest = [(name, param) for name, param in named if not is_hidden(name, param.shape)]
+    return [{"params": hidden}, *([{"params": rest, "recipe": thalweg.ADAMW}] if rest else [])]
 
 
 def replicated(shapes: Shapes, times: int) -> Shapes:

@@ -12,6 +12,7 @@ import signal
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -29,7 +30,7 @@ class Outcome:
     died: bool = False
 
 
-def serve(connection: Connection, reference: str, steps: int | None) -> None:
+def serve(connection: Connection) -> None:
     """The worker's main loop; a worker is one process with one torch thread, so that workers do not compete."""
     import torch
 
@@ -37,19 +38,21 @@ def serve(connection: Connection, reference: str, steps: int | None) -> None:
     from thalweg.lab.trial import run_trial
 
     torch.set_num_threads(1)
-    task = None
+    load = cache(load_task)
     while True:
         try:
             job = connection.recv()
         except EOFError:  # the race is over, or its process is gone
             return
         try:
-            task = task or load_task(reference, steps)
-            answer: tuple[dict[str, Any] | None, str | None] = (run_trial(task, job), None)
+            answer: tuple[dict[str, Any] | None, str | None] = (run_trial(load(job.reference, job.steps), job), None)
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             answer = (None, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})")
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except OSError:  # nobody is left to take it
+            return
 
 
 @dataclass
@@ -62,8 +65,7 @@ class _Worker:
 class Pool:
     """Keeps `count` workers alive; `submit` to an idle one, `collect` what has finished."""
 
-    def __init__(self, count: int, reference: str, steps: int | None) -> None:
-        self._arguments = (reference, steps)
+    def __init__(self, count: int) -> None:
         self._count = count
         self._workers: list[_Worker] = []
         self._context = multiprocessing.get_context("spawn")
@@ -103,7 +105,7 @@ class Pool:
         worker.job = job
 
     def collect(self) -> list[Outcome]:
-        """Wait until at least one job has ended, however it ended."""
+        """Wait until a job has ended, however it ended, though no longer than a second."""
         sources: dict[Any, _Worker] = {}
         for worker in self._workers:
             if worker.job is not None:
@@ -125,7 +127,7 @@ class Pool:
 
     def _start(self) -> _Worker:
         here, there = self._context.Pipe()
-        process = self._context.Process(target=serve, args=(there, *self._arguments))
+        process = self._context.Process(target=serve, args=(there,))
         with _interrupts_ignored():
             process.start()
         there.close()

@@ -14,8 +14,7 @@ from rich.table import Table
 
 from thalweg.lab import wording
 from thalweg.lab.contenders import Contender
-from thalweg.lab.summary import Record
-from thalweg.lab.tasks import Task
+from thalweg.lab.planning import Record
 
 
 class Board(Protocol):
@@ -47,32 +46,29 @@ class SilentBoard:
         """Show nothing."""
 
 
-def outcome(task: Task, record: Record) -> str:
+def outcome(record: Record) -> str:
     """A run's result in a few words."""
     if record["status"] == "finished":
-        return f"{task.metric} {wording.metric(task, record['validation'][task.metric])}"
+        return "  ".join(f"{name} {value:.4g}" for name, value in record["validation"].items())
     return f"{record['status']}: {record['reason']}"
 
 
 class PlainBoard:
     """One line per run, for logs."""
 
-    def __init__(self, task: Task, console: Console) -> None:
-        self._task, self._console, self._done = task, console, 0
+    def __init__(self, console: Console) -> None:
+        self._console, self._done = console, 0
 
     def begin(self, done: Sequence[Record], total: int) -> None:
         """Say how much there is to do."""
         self._done = len(done)
-        self._print(f"{self._task.name}: {total} runs to begin with" + (f", {len(done)} done already" if done else ""))
+        self._print(f"about {total} runs" + (f", {len(done)} done already" if done else ""))
 
     def ran(self, record: Record, total: int) -> None:
         """Say what the run gave."""
         self._done += 1
         duration = f"  {record['seconds']:.1f} s" if "seconds" in record else ""
-        self._print(
-            f"[{self._done}/{total}] {record['label']}  lr {wording.rate(record['lr'])}  seed {record['seed']}  "
-            f"{outcome(self._task, record)}{duration}"
-        )
+        self._print(f"[{self._done}/{total}] {record['key']}  {outcome(record)}{duration}")
 
     def note(self, message: str) -> None:
         """Say it."""
@@ -85,9 +81,11 @@ class PlainBoard:
 class LiveBoard:
     """A table that is redrawn in place, with a bar under it; erased at the end, when the ranking follows."""
 
-    def __init__(self, task: Task, contenders: Sequence[Contender], console: Console) -> None:
-        self._task, self._console = task, console
-        self._records: dict[str, list[Record]] = {contender.label: [] for contender in contenders}
+    def __init__(self, contenders: Sequence[Contender], console: Console) -> None:
+        self._console = console
+        self._labels = [contender.label for contender in contenders]
+        self._records: dict[str, list[Record]] = {}
+        self._task = ""
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -96,8 +94,9 @@ class LiveBoard:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
+            speed_estimate_period=600,
         )
-        self._row = self._bar.add_task(task.name, total=None)
+        self._row = self._bar.add_task("runs", total=None)
         self._drawn = 0.0
         self._live = Live(self._picture(), console=console, refresh_per_second=4, transient=True)
 
@@ -113,12 +112,13 @@ class LiveBoard:
     def begin(self, done: Sequence[Record], total: int) -> None:
         """Start the bar where the race stands."""
         for record in done:
-            self._records[record["label"]].append(record)
+            self._records.setdefault(record["task"], []).append(record)
         self._bar.update(self._row, completed=len(done), total=total)
 
     def ran(self, record: Record, total: int) -> None:
         """Count the run and redraw, though not more often than the eye can follow."""
-        self._records[record["label"]].append(record)
+        self._records.setdefault(record["task"], []).append(record)
+        self._task = record["task"]
         self._bar.update(self._row, advance=1, total=total)
         if time.monotonic() - self._drawn > 0.25:
             self._drawn = time.monotonic()
@@ -129,19 +129,15 @@ class LiveBoard:
         self._console.print(message, markup=False, highlight=False)
 
     def _picture(self) -> Group:
-        task = self._task
+        """The task of the last run: for every contender how far it is, and its last result."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for heading in ("optimizer", "runs", f"best validation {task.metric}", "at lr", "diverged", "failed"):
-            table.add_column(heading, justify="left" if heading == "optimizer" else "right", no_wrap=True)
-        choose = max if task.direction == "max" else min
-        for label, records in self._records.items():
-            finished = [record for record in records if record["status"] == "finished"]
-            best = choose(finished, key=lambda record: record["validation"][task.metric]) if finished else None
-            table.add_row(
-                label,
-                str(len(records)),
-                wording.metric(task, best["validation"][task.metric]) if best else "–",
-                wording.rate(best["lr"]) if best else "–",
-                *(str(sum(record["status"] == status for record in records)) for status in ("diverged", "failed")),
-            )
+        for heading in (self._task or "optimizer", "tuning", "report", "diverged", "last on validation"):
+            table.add_column(heading, justify="right" if heading in ("tuning", "report", "diverged") else "left")
+        for label in self._labels:
+            records = [record for record in self._records.get(self._task, []) if record["label"] == label]
+            phases = [sum(record["phase"] == phase for record in records) for phase in ("tune", "report")]
+            diverged = sum(record["status"] == "diverged" for record in records)
+            last = records[-1] if records else None
+            said = f"{outcome(last)} at lr {wording.rate(last['lr'])}" if last else "–"
+            table.add_row(label, *(str(n) for n in (*phases, diverged)), said)
         return Group(table, self._bar)

@@ -1,9 +1,9 @@
-"""The race itself: which runs there are, who makes them, and what is written when they are done."""
+"""The race itself: who makes which run, and what is written when all are made."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,45 +12,70 @@ from typing import Any, Literal
 from thalweg.lab import grid, machine
 from thalweg.lab.contenders import Contender
 from thalweg.lab.errors import LabError
+from thalweg.lab.ledger import Ledger, local_url
 from thalweg.lab.loading import load_task, source_digest
+from thalweg.lab.planning import Course, Field, Record
 from thalweg.lab.pool import Outcome, Pool
 from thalweg.lab.progress import Board, SilentBoard
-from thalweg.lab.results import RaceDirectory
-from thalweg.lab.summary import Record, Standing, as_json, cell_scores, standings
-from thalweg.lab.tasks import Task
+from thalweg.lab.protocol import Protocol
+from thalweg.lab.results import RaceDirectory, check_same
+from thalweg.lab.search import Search
+from thalweg.lab.summary import summarise
 from thalweg.lab.trial import Job
-from thalweg.lab.wording import findings, headline
 
-GIVE_UP_AFTER = 4
-"""So many failures with no success at all mean that the task is broken, not an optimizer."""
+POLL_SECONDS = 0.2
+"""How often a process that has nothing to do asks for the runs that others make."""
+
+Mode = Literal["new", "resume", "fresh"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is raced; two races of equal settings make the same runs."""
+    """What is raced; two races of equal settings make the same runs.
 
-    reference: str
+    `search` replaces the protocol's own search, for `thalweg sweep`; `steps` replaces the tasks' own steps.
+    """
+
+    references: tuple[str, ...]
     contenders: tuple[Contender, ...]
-    seeds: int = 5
-    points: int = 5
+    protocol: Protocol
     steps: int | None = None
+    search: Search | None = None
 
-    def configuration(self, task: Task) -> dict[str, Any]:
+    def courses(self) -> list[Course]:
+        """The tasks, loaded; `LabError` says which cannot be."""
+        found = []
+        for reference in self.references:
+            task = load_task(reference)
+            steps = task.steps
+            if task.kind == "race":  # a check asks its question with its own steps
+                steps = self.steps or max(1, round(steps * self.protocol.factor))
+            found.append(Course(reference, load_task(reference, steps), steps))
+        names = [course.task.name for course in found]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise LabError(f"two tasks are called {', '.join(repeated)}; their runs could not be told apart")
+        return found
+
+    def configuration(self, courses: Iterable[Course]) -> dict[str, Any]:
         """Everything a resumed race must agree on."""
         return {
-            "task": {
-                "reference": self.reference,
-                "name": task.name,
-                "metric": task.metric,
-                "direction": task.direction,
-                "target": task.target,
-                "steps": task.steps,
-                "eval_every": task.interval,
-                "source": source_digest(self.reference),
+            "tasks": {
+                course.task.name: {
+                    "reference": course.reference,
+                    "metric": course.task.metric,
+                    "direction": course.task.direction,
+                    "target": course.task.target,
+                    "steps": course.steps,
+                    "eval_every": course.task.interval,
+                    "source": source_digest(course.reference),
+                }
+                for course in courses
             },
             "optimizers": [contender.as_dict() for contender in self.contenders],
-            "seeds": self.seeds,
-            "grid": {"points": self.points, "decades_apart": grid.DECADES, "reach": grid.REACH},
+            "protocol": self.protocol.as_dict(),
+            "grid": {"decades_apart": grid.DECADES, "reach": grid.REACH},
+            "space": [repr(one) for one in self.search.space] if self.search else [],
+            "trials": self.search.trials if self.search else None,
             "versions": machine.versions(),
         }
 
@@ -59,137 +84,209 @@ class Settings:
 class Result:
     """A race that has come to its end, or to Ctrl-C."""
 
-    task: Task
-    rows: list[Standing]
     records: list[Record]
     summary: dict[str, Any]
 
     @property
     def complete(self) -> bool:
-        """Whether every planned run was made."""
+        """Whether every run was made."""
         return self.summary["complete"]
 
 
 class Race:
-    """Plans the runs, hands them to the pool, keeps the records."""
+    """Plans runs, claims them in the ledger, hands them to workers, and keeps the records."""
 
-    def __init__(self, settings: Settings, task: Task, directory: Path, board: Board | None = None) -> None:
+    def __init__(
+        self, settings: Settings, directory: Path, storage: str | None = None, board: Board | None = None
+    ) -> None:
         self.settings = settings
-        self.task = task
         self.directory = RaceDirectory(directory)
         self.board = board or SilentBoard()
-        self.configuration = settings.configuration(self.task)
-        self.records: dict[str, Record] = {}
-        self._planned: dict[str, Job] = {}
-        self._pending: deque[Job] = deque()
+        self.courses = settings.courses()
+        search = settings.search or settings.protocol.as_search()
+        self.fields = [Field(course, settings.contenders, settings.protocol, search) for course in self.courses]
+        self._storage = storage
+        self._claims: dict[str, int] = {}
         self._attempts: dict[str, int] = {}
-        self._initial = grid.initial_cells(settings.points)
+        self._studies_read: set[str] = set()
+        self._pending: dict[str, tuple[tuple[int, int, int], Job]] = {}
+        self._elsewhere: dict[str, tuple[tuple[int, int, int], Job]] = {}
 
-    def open(self, mode: Literal["new", "resume", "fresh"]) -> None:
-        """Claim the directory, or raise `LabError` before anything is touched."""
-        if mode == "resume":
-            self.records = {record["key"]: record for record in self.directory.open_resumed(self.configuration)}
-        elif mode == "fresh":
-            self.directory.open_fresh(self.configuration)
-        else:
-            self.directory.open_new(self.configuration)
+    def open(self, mode: Mode = "new") -> None:
+        """Take part in the race, or raise `LabError` before anything is touched.
 
-    def run(self, workers: int, command: str) -> Result:
-        """Make every run; after Ctrl-C, write what there is."""
-        start = time.monotonic()
-        before = self.directory.previous_seconds()
-        interrupted = False
-        self._plan_initial()
+        With a storage that several machines share, the same command joins a race that has begun.
+        """
+        path, configuration = self.directory.path, self.settings.configuration(self.courses)
+        if self._storage is None:
+            if mode == "new":
+                self.directory.check_new()
+            if mode == "resume" and not self.directory.study.exists():
+                raise LabError(f"there is no race to resume in {path}; leave --resume out to start one")
+            if mode == "fresh":
+                if self.directory.study.exists():
+                    ledger = Ledger(local_url(path), path.name)
+                    ledger.check_idle()
+                    ledger.close()
+                self.directory.clear()
+            path.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(self._storage or local_url(path), path.name)
+        if self._storage is not None and mode == "fresh":
+            self.ledger.clear()
+            self.directory.clear()
+        begun = self.ledger.configuration()
+        if begun is None and mode == "resume":
+            raise LabError(f"there is no race named {path.name!r} to resume; leave --resume out to start one")
+        check_same(begun or configuration, configuration, path)
+        self.ledger.join(configuration)
         try:
-            with Pool(min(workers, max(1, len(self._pending))), self.settings.reference, self.settings.steps) as pool:
-                self.board.begin(
-                    [self.records[key] for key in self._planned if key in self.records], len(self._planned)
-                )
-                while self._pending or pool.busy:
-                    while self._pending and pool.idle:
-                        pool.submit(self._pending.popleft())
-                    for outcome in pool.collect():
+            check_same(self.ledger.configuration() or configuration, configuration, path)
+        except LabError:  # of processes that began together, another was first
+            self.ledger.leave()
+            raise
+        self.directory.begin(configuration)
+
+    def run(self, workers: int | None = None, command: str = "") -> Result:
+        """Make every run that others do not make; after Ctrl-C, write what there is."""
+        workers = workers or machine.cores()
+        complete = False
+        try:
+            for number in range(len(self.fields)):
+                self._plan(number)
+            self.board.begin(list(self._records()), self._expected())
+            with Pool(workers) as pool:
+                while self._pending or self._elsewhere or pool.busy:
+                    while pool.idle and (job := self._claim()):
+                        pool.submit(job)
+                    for outcome in pool.collect() if pool.busy else ():
                         self._take(outcome)
+                    if self.ledger.beat() or not pool.busy:
+                        self._look_elsewhere()
+                    if not pool.busy and not self._pending and self._elsewhere:
+                        time.sleep(POLL_SECONDS)
+            complete = True
         except KeyboardInterrupt:
-            interrupted = True
-        return self._finish(not interrupted, workers, command, before + time.monotonic() - start)
+            pass
+        finally:
+            for trial in self._claims.values():
+                self.ledger.release(trial)
+            self.ledger.leave()
+            self._seconds = self.ledger.seconds()
+            self.ledger.close()
+        return self._finish(complete, workers, command)
 
-    def _plan_initial(self) -> None:
-        """The centre of every grid first, so that a race stopped early has something to say about everyone."""
-        for cell in sorted(self._initial, key=abs):
-            for seed in range(self.settings.seeds):
-                for contender in self.settings.contenders:
-                    if contender.lr is not None or cell == 0:
-                        self._plan(contender, cell, seed)
-        for contender in self.settings.contenders:
-            self._extend(contender)
+    def _plan(self, number: int) -> None:
+        """Find out which runs a task needs now, reading the studies that it needs for the first time."""
+        field = self.fields[number]
+        while True:
+            wanted = [] if field.broken else field.jobs()
+            unread = {job.study for _, job in wanted} - self._studies_read
+            if not unread:
+                break
+            self._studies_read |= unread
+            for study in sorted(unread):
+                self._count(number, self.ledger.read(study))
+        keys = {job.key for _, job in wanted}
+        for waiting in (self._pending, self._elsewhere):  # what an optimizer that refuses the task still had to do
+            for key in [key for key, (turn, _) in waiting.items() if turn[0] == number and key not in keys]:
+                del waiting[key]
+        for turn, job in wanted:
+            known = job.key in field.entries[job.label].records or job.key in self._claims
+            if not known and job.key not in self._pending and job.key not in self._elsewhere:
+                self._pending[job.key] = (number, turn, job.seed), job
+        if all(one.broken for one in self.fields):
+            raise LabError(f"every run so far has failed, so the race was stopped; the last one with {field.broken}")
 
-    def _plan(self, contender: Contender, cell: int, seed: int) -> None:
-        lr = None if contender.lr is None else grid.rate(contender.lr, cell)
-        job = Job(contender.label, contender.name, dict(contender.hyper), cell, lr, seed, self.task.steps)
-        self._planned[job.key] = job
-        if job.key not in self.records:
-            self._pending.append(job)
+    def _count(self, number: int, known: dict[str, Record | None]) -> bool:
+        """Count the records among what is known of a study; returns whether any is new."""
+        fresh = [record for record in known.values() if record is not None]
+        touched = set()
+        for record in fresh:
+            entry = self.fields[number].entries[record["label"]]
+            if record["key"] not in entry.records:
+                entry.take(record)
+                touched.add(record["label"])
+                if self._pending.pop(record["key"], None) or self._elsewhere.pop(record["key"], None):
+                    self.board.ran(record, self._expected())
+        for label in touched:
+            self.fields[number].entries[label].replan()
+        return bool(touched)
 
-    def _extend(self, contender: Contender) -> None:
-        """Add a point to a finished grid whose best one lies on its edge; repeats itself for points known already."""
-        while contender.lr is not None:
-            keys = [key for key, job in self._planned.items() if job.label == contender.label]
-            if any(key not in self.records for key in keys):
-                return
-            scores = cell_scores(self.task, [self.records[key] for key in keys])
-            cell = grid.next_cell(scores, self._initial)
-            if cell is None:
-                return
-            for seed in range(self.settings.seeds):
-                self._plan(contender, cell, seed)
+    def _claim(self) -> Job | None:
+        """The next run that nobody has; what others have is put aside."""
+        while self._pending:
+            key = min(self._pending, key=lambda one: self._pending[one][0])
+            (number, *_), job = self._pending[key]
+            if key in self._claims:  # a second attempt
+                del self._pending[key]
+                return job
+            known = self.ledger.read(job.study)
+            trial = None if key in known else self.ledger.claim(job.study, key)
+            if trial is not None:
+                del self._pending[key]
+                self._claims[key] = trial
+                return job
+            if self._count(number, known):
+                self._plan(number)
+            if key in self._pending:
+                self._elsewhere[key] = self._pending.pop(key)
+        return None
+
+    def _look_elsewhere(self) -> None:
+        """See what became of the runs that others make; those of processes that are gone are to be made again."""
+        for study, number in {job.study: turn[0] for turn, job in self._elsewhere.values()}.items():
+            known = self.ledger.read(study)
+            if self._count(number, known):
+                self._plan(number)
+            for key in [key for key, (_, job) in self._elsewhere.items() if job.study == study and key not in known]:
+                self._pending[key] = self._elsewhere.pop(key)
 
     def _take(self, outcome: Outcome) -> None:
         job = outcome.job
         attempts = self._attempts[job.key] = self._attempts.get(job.key, 0) + 1
+        number = next(i for i, field in enumerate(self.fields) if field.course.task.name == job.task)
         record = outcome.record
         if record is None:
             if outcome.died and attempts == 1:
                 self.board.note(f"{job.key}: {outcome.error}; trying once more")
-                self._pending.appendleft(job)
+                self._pending[job.key] = (number, -1, job.seed), job
                 return
-            record = job.heading() | {"status": "failed", "reason": outcome.error}
+            record = job.heading() | {"status": "failed", "reason": outcome.error, "validation": None, "test": None}
         record["attempts"] = attempts
-        self.directory.append(record)
-        self.records[job.key] = record
-        self.board.ran(record, len(self._planned))
-        if len(self.records) >= GIVE_UP_AFTER and all(one["status"] == "failed" for one in self.records.values()):
-            raise LabError(
-                f"every run so far has failed, so the race was stopped; the last one with {record['reason']}"
-            )
-        self._extend(next(one for one in self.settings.contenders if one.label == job.label))
+        value = (record["validation"] or {}).get(self.fields[number].course.task.metric)
+        if not self.ledger.finish(self._claims.pop(job.key), record, value):
+            self._plan(number)  # others took this process for dead, and make the run again
+            return
+        self.fields[number].entries[job.label].take(record)
+        self.fields[number].entries[job.label].replan()
+        self.board.ran(record, self._expected())
+        self._plan(number)
 
-    def _finish(self, complete: bool, workers: int, command: str, wall: float) -> Result:
-        from thalweg.lab.report import render
+    def _expected(self) -> int:
+        return sum(entry.expected() for field in self.fields for entry in field.entries.values())
 
-        records = [self.records[key] for key in self._planned if key in self.records]
-        rows = standings(self.task, self.settings.contenders, records)
-        by_status = {
-            status: sum(record["status"] == status for record in records)
-            for status in ("finished", "diverged", "failed")
-        }
-        summary = {
-            "schema": 1,
-            "complete": complete,
-            "headline": headline(self.task, rows, self.settings.seeds),
-            "findings": findings(self.task, rows, self.settings.seeds),
-            "runs": {"planned": len(self._planned), **by_status},
-            "ranking": as_json(self.task, rows),
-            "configuration": self.configuration,
-            "machine": machine.describe(),
-            "workers": workers,
+    def _records(self) -> Iterable[Record]:
+        """All records in the order of the plan, which is not that in which the runs ended."""
+        for field in self.fields:
+            for entry in field.entries.values():
+                keys = [job.key for job in entry.tuning_jobs() + entry.report_jobs()]
+                yield from (entry.records[key] for key in keys or sorted(entry.records) if key in entry.records)
+
+    def _finish(self, complete: bool, workers: int, command: str) -> Result:
+        from thalweg.lab.report import write_report
+
+        summary = summarise(self.fields, self.settings.protocol, self.directory.path.name, complete) | {
             "command": command,
             "written": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "wall_seconds": round(wall, 1),
+            "wall_seconds": round(self._seconds, 1),
+            "workers": workers,
+            "machine": machine.describe(),
+            "versions": machine.versions(),
         }
-        result = Result(self.task, rows, records, summary)
+        result = Result(list(self._records()), summary)
+        self.directory.write_records(result.records)
         self.directory.write_summary(summary)
-        self.directory.write_report(render(result))
+        write_report(self.directory.path, summary)
         return result
 
 
@@ -197,12 +294,13 @@ def race(
     settings: Settings,
     directory: Path,
     *,
-    mode: Literal["new", "resume", "fresh"] = "new",
+    mode: Mode = "new",
+    storage: str | None = None,
     workers: int | None = None,
     board: Board | None = None,
     command: str = "",
 ) -> Result:
     """Race from a program, as the command line does."""
-    one = Race(settings, load_task(settings.reference, settings.steps), directory, board)
+    one = Race(settings, directory, storage, board)
     one.open(mode)
-    return one.run(workers or machine.cores(), command)
+    return one.run(workers, command)

@@ -1,97 +1,66 @@
-"""A race's directory: what is in it, how it is written so that a crash loses nothing, how a race is resumed."""
+"""A race's directory: what is in it, and how it is written so that readers never see half a file."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from thalweg.lab.errors import LabError
 
-CONFIG, RESULTS, SUMMARY, REPORT = "config.json", "results.jsonl", "summary.json", "report.html"
+CONFIG, STUDY, RESULTS, SUMMARY, REPORT = "config.json", "study.db", "results.jsonl", "summary.json", "report.html"
 
 
 class RaceDirectory:
-    """``config.json``, ``results.jsonl``, ``summary.json`` and ``report.html`` under one name."""
+    """``config.json``, ``study.db``, ``results.jsonl``, ``summary.json``, ``report.html`` and ``charts``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def open_new(self, config: dict[str, Any]) -> None:
-        """Begin a race where there is nothing yet."""
+    @property
+    def study(self) -> Path:
+        """The storage of a race that names no other."""
+        return self.path / STUDY
+
+    def check_new(self) -> None:
+        """Refuse to begin where there is something already."""
         if self.path.exists() and not self.path.is_dir():
             raise LabError(f"{self.path} is a file; choose another --name or --out")
         if self.path.is_dir() and any(self.path.iterdir()):
             raise LabError(
                 f"{self.path} exists already; --resume goes on with it, --fresh starts over, --name names another"
             )
-        self._begin(config)
 
-    def open_fresh(self, config: dict[str, Any]) -> None:
-        """Begin again, removing what an earlier race wrote and nothing else."""
-        for name in (CONFIG, RESULTS, SUMMARY, REPORT):
+    def clear(self) -> None:
+        """Remove what an earlier race wrote, and nothing else."""
+        for name in (CONFIG, STUDY, f"{STUDY}-wal", f"{STUDY}-shm", RESULTS, SUMMARY, REPORT):
             (self.path / name).unlink(missing_ok=True)
-        self._begin(config)
+        for chart in (self.path / "charts").glob("*.png"):
+            chart.unlink()
 
-    def open_resumed(self, config: dict[str, Any]) -> list[dict[str, Any]]:
-        """Go on with a race of exactly this configuration; returns the records of the runs that need no repeat."""
-        try:
-            before = json.loads((self.path / CONFIG).read_text())
-        except FileNotFoundError:
-            raise LabError(f"there is no race to resume in {self.path}; leave --resume out to start one") from None
-        changes = list(_differences(before, json.loads(json.dumps(config))))
-        if changes:
-            raise LabError(
-                f"the race in {self.path} was started with another configuration ({'; '.join(changes)}); "
-                "resume it with the original one, or start over with --fresh"
-            )
-        return [record for record in self.load() if record["status"] != "failed"]
-
-    def _begin(self, config: dict[str, Any]) -> None:
+    def begin(self, configuration: dict[str, Any]) -> None:
+        """Make the directory, and say in it what is raced."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
-        (self.path / RESULTS).touch()
+        write_atomically(self.path / CONFIG, json.dumps(configuration, indent=2) + "\n")
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add one run's line, on disk before the next run is looked at."""
-        line = json.dumps(record, allow_nan=False)
-        with (self.path / RESULTS).open("r+b" if (self.path / RESULTS).exists() else "w+b") as file:
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # what a crash left of an unfinished line must not swallow this one
-                    file.write(b"\n")
-            file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def load(self) -> list[dict[str, Any]]:
-        """Every run's record, the latest where a run was repeated; unfinished lines are passed over."""
-        records: dict[str, dict[str, Any]] = {}
-        path = self.path / RESULTS
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            records[record["key"]] = record
-        return list(records.values())
-
-    def previous_seconds(self) -> float:
-        """Wall-clock seconds that earlier sessions of this race took."""
-        try:
-            return float(json.loads((self.path / SUMMARY).read_text())["wall_seconds"])
-        except (FileNotFoundError, KeyError, ValueError):
-            return 0.0
+    def write_records(self, records: Iterable[dict[str, Any]]) -> None:
+        """One line per run."""
+        write_atomically(self.path / RESULTS, "".join(json.dumps(one, allow_nan=False) + "\n" for one in records))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """For programs."""
-        write_atomically(self.path / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        """What the report is made of."""
+        write_atomically(self.path / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
-    def write_report(self, html: str) -> None:
-        """For people."""
-        write_atomically(self.path / REPORT, html)
+
+def check_same(before: dict[str, Any], now: dict[str, Any], where: object) -> None:
+    """Refuse to mix the runs of two configurations."""
+    changes = list(_differences(before, json.loads(json.dumps(now))))
+    if changes:
+        raise LabError(
+            f"the race in {where} was started with another configuration ({'; '.join(changes)}); "
+            "resume it with the original one, or start over with --fresh"
+        )
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -15,42 +15,66 @@ import thalweg
 from thalweg.lab.errors import LabError
 from thalweg.lab.tasks import Problem, Task
 
+Point = tuple[tuple[str, Any], ...]
+"""What a search has set, by name in a fixed order: ``(("lr", 0.001), ("weight_decay", 0.01))``."""
+
 WARMUP = 5
 """First steps left out of the step time: they allocate the state and may compile."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is asked to do."""
+    """What a worker is asked to do: a configuration, a seed and a task."""
 
+    reference: str
+    task: str
+    phase: Literal["tune", "report"]
     label: str
     name: str
     hyper: Mapping[str, Any]
-    cell: int
-    lr: float | None
+    point: Point
     seed: int
     steps: int
+    """Steps of the task, which set the evaluations."""
+    stop: int
+    """Steps of this run; fewer than the task's in successive halving only."""
+
+    @property
+    def study(self) -> str:
+        """Where the run is kept: with all of one task, contender and phase."""
+        return f"{self.task} {self.label} {self.phase}"
 
     @property
     def key(self) -> str:
         """Tells the run apart from every other of the race."""
-        return f"{self.label} cell={self.cell} seed={self.seed}"
+        values = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.point]
+        short = [f"steps={self.stop}"] if self.stop < self.steps else []
+        return " ".join([self.study, *values, *short, f"seed={self.seed}"])
 
     def heading(self) -> dict[str, Any]:
         """The part of the run's record that is known before it starts."""
+        point = dict(self.point)
         return {
             "key": self.key,
+            "task": self.task,
+            "phase": self.phase,
             "label": self.label,
             "optimizer": self.name,
             "hyper": dict(self.hyper),
-            "cell": self.cell,
-            "lr": self.lr,
+            "lr": point.get("lr"),
+            "weight_decay": point.get("weight_decay"),
+            "point": point,
             "seed": self.seed,
+            "steps": 0,
         }
 
 
 class Diverged(Exception):
     """Training left the region it can come back from: a result, not a failure."""
+
+
+class Refused(Exception):
+    """The optimizer cannot train this model, and says so: a result about the optimizer, not a failure."""
 
 
 @dataclass
@@ -67,16 +91,34 @@ def run_trial(task: Task, job: Job) -> dict[str, Any]:
     """Train once and return the run's record, plain enough for a line of JSON."""
     torch.manual_seed(job.seed)
     problem = task.build(job.seed)
-    rate = {} if job.lr is None else {"lr": job.lr}
-    optimizer = thalweg.create(job.name, problem.model, **dict(job.hyper), **rate)
-    run = _Run(task, problem, optimizer)
-    record: dict[str, Any] = job.heading() | {"status": "finished", "reason": None}
+    record: dict[str, Any] = job.heading() | {"reason": None, "validation": None, "test": None}
     try:
-        run.train(job.steps)
-        record |= {"validation": run.last, "test": run.evaluate("test")}
+        run = _Run(task, problem, _build_optimizer(job, problem))
+    except Refused as reason:
+        return record | {"status": "refused", "reason": str(reason)}
+    try:
+        run.train(job.stop)
+        record |= {"status": "finished", "validation": run.last, "test": run.evaluate("test")}
     except Diverged as reason:
-        record |= {"status": "diverged", "reason": str(reason), "validation": None, "test": None}
+        record |= {"status": "diverged", "reason": str(reason)}
+    except Refused as reason:
+        record |= {"status": "refused", "reason": str(reason)}
     return record | run.measurements()
+
+
+def _build_optimizer(job: Job, problem: Problem) -> Any:
+    hyper = dict(job.hyper)
+    for name, value in job.point:
+        name, dot, index = name.partition(".")
+        if dot:  # one number of a tuple, as betas.1
+            whole = list(hyper.get(name, thalweg.get(job.name).defaults[name]))
+            whole[int(index)] = value
+            value = tuple(whole)
+        hyper[name] = value
+    try:
+        return thalweg.create(job.name, problem.model, **hyper)
+    except ValueError as reason:
+        raise Refused(str(reason)) from reason
 
 
 class _Run:
@@ -123,12 +165,21 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         before = self._now()
-        self.optimizer.step(loss=loss.detach())
+        try:
+            self.optimizer.step(loss=loss.detach())
+        except (RuntimeError, ValueError) as reason:
+            if self.steps == 0 and (isinstance(reason, ValueError) or self._gradients_are_sparse()):
+                raise Refused(str(reason)) from reason
+            raise
         end = self._now()
         self.seconds += end - start
         self.step_times.append(end - before)
         self.steps += 1
         return value
+
+    def _gradients_are_sparse(self) -> bool:
+        gradients = [parameter.grad for parameter in self.problem.model.parameters()]
+        return any(gradient is not None and gradient.layout != torch.strided for gradient in gradients)
 
     def _now(self) -> float:
         """Processor time where a CPU does the work, because other work on the machine hardly touches it."""

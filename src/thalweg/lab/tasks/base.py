@@ -1,11 +1,8 @@
-"""What a race trains: the `Task` (what is asked) and the `Problem` (one freshly seeded attempt at it).
-
-The protocol is small on purpose, so that a user's own model can race by adding one function to a file:
-see docs/race.md and examples/race_my_model.py.
-"""
+"""The `Task` (what is asked of every optimizer) and the `Problem` (one freshly seeded attempt at it)."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +20,7 @@ class Problem(Protocol):
         ...
 
     def batches(self) -> Iterator[Any]:
-        """Training batches in the seed's order, without end."""
+        """Training batches in the seed's order, without end. What is random in the loss is drawn here."""
         ...
 
     def loss(self, batch: Any) -> Tensor:
@@ -33,14 +30,22 @@ class Problem(Protocol):
     def evaluate(self, split: Literal["validation", "test"]) -> Mapping[str, float]:
         """The task's metric on a split, and ``"loss"`` as well where it can break ties of a coarse metric.
 
-        Called without gradients, with the model and the optimizer in evaluation mode.
+        Called without gradients, with the model and the optimizer in evaluation mode. A function of the weights
+        alone: it draws nothing from the stream of the batches, and equal weights give equal numbers.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is raced: everything that is the same for every optimizer."""
+    """What is raced: everything that is the same for every optimizer.
+
+    Example:
+        >>> from thalweg.lab.loading import load_task
+        >>> task = load_task("wine")
+        >>> task.metric, task.direction, task.reached(0.0)
+        ('Brier score', 'min', True)
+    """
 
     name: str
     statement: str
@@ -51,21 +56,32 @@ class Task:
     target: float
     """The validation metric that counts as 'there' when steps and seconds are counted."""
     steps: int
+    """Training steps of a run: its budget."""
     build: Callable[[int], Problem]
+    limits: str = ""
+    """One sentence on what the task cannot show."""
     split: str = "as the task's file defines it"
     """One sentence on how training, validation and test data are separated."""
     eval_every: int = 0
     """Steps between evaluations; 0 stands for a twentieth of the steps."""
     unit: str = ""
     """Printed after the metric; ``"%"`` prints a fraction as per cent."""
+    kind: Literal["race", "check"] = "race"
+    """``"race"`` ranks; ``"check"`` is passed or failed: its metric is 1 or 0."""
+    seconds: float = 0.0
+    """What a run with AdamW takes on one core, evaluations included, as measured; 0 where that is not known."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ValueError(f"a task's name becomes a directory: letters, digits, '.', '_' and '-', not {self.name!r}")
         if self.direction not in ("max", "min"):
             raise ValueError(f"direction is 'max' or 'min', not {self.direction!r}")
+        if self.kind not in ("race", "check"):
+            raise ValueError(f"kind is 'race' or 'check', not {self.kind!r}")
         if self.steps < 1 or self.eval_every < 0:
             raise ValueError("steps must be at least 1 and eval_every at least 0")
+        if not math.isfinite(self.target) or not 0 <= self.seconds < math.inf:
+            raise ValueError("target must be finite, and seconds finite and not negative")
 
     @property
     def interval(self) -> int:
