@@ -192,7 +192,7 @@ def text_of(result: dict[str, Any]) -> str:
     return output.getvalue()
 
 
-def test_a_runin_fresh_processes_reports_rows_errors_checks_and_provenance() -> None:
+def test_a_run_in_fresh_processes_reports_rows_errors_checks_and_provenance() -> None:
     said: list[str] = []
     result = bench.run_step_benchmark(
         ["plain", "missing"], "tiny", repeats=2, threads=1, factory=build, checks=True, progress=said.append

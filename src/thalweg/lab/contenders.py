@@ -78,8 +78,12 @@ def find_entry(name: str) -> Any:
         raise unknown("optimizer", name, thalweg.list_optimizers()) from None
 
 
+#: Options of every optimizer that a contender may have as well.
+SHARED = ("state", "rounding", "techniques")
+
+
 def parse_contender(text: str) -> Contender:
-    """Read ``name`` or ``name:key=value:key=value``.
+    """Read ``name`` or ``name:key=value:key=value``; several techniques are joined by a plus.
 
     An `lr` given here moves the centre of the grid; a `weight_decay` given here is held fixed and not searched.
     """
@@ -91,9 +95,9 @@ def parse_contender(text: str) -> Contender:
         key, equals, value = pair.partition("=")
         if not equals:
             raise LabError(f"write a hyper-parameter as {name}:key=value, not {pair!r}")
-        if key not in defaults:
-            raise unknown(f"hyper-parameter of {name}", key, defaults)
-        hyper[key] = parse_value(value)
+        if key not in defaults and key not in SHARED:
+            raise unknown(f"hyper-parameter of {name}", key, [*defaults, *SHARED])
+        hyper[key] = tuple(value.split("+")) if key == "techniques" else parse_value(value)
     lr = hyper.pop("lr", defaults.get("lr"))
     if lr is not None and not (isinstance(lr, (int, float)) and lr > 0):
         raise LabError(f"the learning rate of {name} must be a number above 0, not {lr!r}")

@@ -50,7 +50,7 @@ class Surface:
 
 SURFACES = {
     "valley": Surface(
-        "valley",
+        "in a valley",
         lambda x, y: (1 - x).square() + 100 * (y - x.square()).square(),
         (-1.2, 1.0),
         (-1.7, 1.6, -0.6, 1.9),
@@ -59,7 +59,7 @@ SURFACES = {
         "Rosenbrock's valley (1 − x)² + 100·(y − x²)²: down its walls is easy, along its floor is the work.",
     ),
     "saddle": Surface(
-        "saddle",
+        "at a saddle",
         lambda x, y: (x.square() - 1).square() / 4 + y.square() / 2 + 0.02 * y,
         (0.01, 1.5),
         (-1.7, 1.7, -1.0, 1.8),
@@ -68,7 +68,7 @@ SURFACES = {
         "A saddle at the origin, (x² − 1)²/4 + y²/2 + y/50, met nearly straight on: x begins at 0.01.",
     ),
     "ravine": Surface(
-        "ravine",
+        "in a ravine",
         lambda x, y: (x + y).square() / 100 + (x - y).square(),
         (-2.2, -1.2),
         (-2.6, 1.2, -2.4, 1.4),
@@ -144,10 +144,11 @@ def film(which: str) -> tuple[Film, Facts]:
     everyone = sorted((low, name) for row in rows.values() for name, _, low in row)
     facts = {"optimizers shown": str(len(everyone)), "steps": str(surface.steps)}
     facts["height at the start"] = number(height(surface, surface.start))
-    for place, (low, name) in enumerate(everyone[:5], 1):
-        facts[f"lowest after all steps, {place}"] = (
-            f"{name}, at height {number(max(low, 0) if abs(low) < 1e-12 else low)}"
-        )
+    lowest, leader = everyone[0]
+    facts["lowest after all steps"] = f"{leader}, at height {number(lowest)}"
+    for near in (1e-6, 1e-3, 0.1):
+        within = sum(low - lowest < near for low, _ in everyone)
+        facts[f"optimizers that end within {near:g} of it"] = str(within)
     facts["median height after all steps"] = number(everyone[len(everyone) // 2][0])
     frames = [_frame(surface, rows, round(surface.steps * (k / FRAMES) ** 1.6)) for k in range(FRAMES + 1)]
     palette = frames[-1].quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
@@ -159,7 +160,7 @@ def _frame(surface: Surface, rows: Rows, now: int) -> Image.Image:
     drawn: Figure = figure(
         9.6,
         6.1,
-        f"{sum(map(len, rows.values()))} optimizers in a {surface.title}, each at its best learning rate",
+        f"{sum(map(len, rows.values()))} optimizers {surface.title}, each at its best learning rate",
         f"{surface.note}\nNames in the order of how low they end. Step {now} of {surface.steps}.",
     )
     left, right, low, high = surface.window
