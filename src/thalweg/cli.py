@@ -18,7 +18,6 @@ LAB_PACKAGES = frozenset(
         "jinja2",
         "optuna",
         "sqlalchemy",
-        "altair",
         "vl_convert",
         "matplotlib",
         "PIL",

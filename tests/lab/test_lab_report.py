@@ -316,3 +316,25 @@ def test_a_sweep_shows_what_it_searched() -> None:
     assert "betas.0 0.83" in "".join(read(html).text)
     rows = [row for row in chart_rows.grid_rows(summary["tasks"][0]) if row["optimizer"] == standing["label"]]
     assert [row["own_decay"] for row in rows] == [number == 3 for number in range(len(rows))]
+
+
+def test_the_tables_as_markdown(tmp_path: Path) -> None:
+    summary = summaries.make(3, 4, name="everything", checks=True)
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    commands_report.register(app)
+    result = CliRunner().invoke(app, ["report", str(tmp_path), "--markdown", str(tmp_path / "page.md")])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "page.md").read_text()
+    raced = [task for task in summary["tasks"] if task["kind"] == "race"]
+    tables = re.findall(r"(?:^\|.*\n)+", page, flags=re.M)
+    assert len(tables) == 1 + len(raced) + bool(summary["checks"])
+    for table in tables:  # every row has as many cells as the heading
+        assert len({len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    for task, table in zip(raced, tables[1:], strict=False):
+        for row in task["standings"]:
+            assert f"| {row['label']} |" in table
+    for words in (summary["headline"], *summary["findings"], *summary["not_run"], summary["command"]):
+        assert words in page
+    assert not (tmp_path / "report.html").exists()

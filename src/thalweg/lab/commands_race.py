@@ -145,7 +145,7 @@ def _run(
     fresh: bool,
     as_json: bool,
 ) -> None:
-    require_packages("numpy", "scipy", "sklearn", "optuna", "jinja2", "altair", "vl_convert")
+    require_packages("numpy", "scipy", "sklearn", "optuna", "jinja2", "vl_convert")
     from thalweg.lab.progress import LiveBoard, PlainBoard
     from thalweg.lab.race import Race
     from thalweg.lab.tables import print_results

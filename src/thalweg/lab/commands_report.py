@@ -24,6 +24,9 @@ def report(
         Path | None,
         typer.Option(help="Where to write; DIR for a report, DIR2/against-DIR for a comparison if left out."),
     ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the tables to this Markdown file, and nothing else.")
+    ] = None,
 ) -> None:
     """Write the report of a race anew, or compare two races.
 
@@ -31,10 +34,17 @@ def report(
     """
     require_packages("jinja2", "vl_convert")
     from thalweg.lab.compare import write_comparison
-    from thalweg.lab.report import read_summary, write_report
+    from thalweg.lab.report import check_schema, read_summary, write_report
+    from thalweg.lab.tables import markdown as page
 
     first = read_summary(directory)
-    if other is None:
+    if markdown is not None:
+        if other is not None:
+            raise typer.BadParameter("--markdown is for one race, not for a comparison.")
+        check_schema(first)
+        markdown.write_text(page(first), encoding="utf-8")
+        path = markdown
+    elif other is None:
         path = write_report(out or directory, first)
     else:
         against = f"against-{directory.resolve().name}"

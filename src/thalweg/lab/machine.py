@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 def describe() -> dict[str, str | int]:
     """The machine, for the report."""
-    return {"processor": processor(), "cores": cores(), "system": platform.platform(terse=True)}
+    return {"processor": processor(), "cores": cores(), "system": f"{platform.system()} {platform.machine()}"}
 
 
 @cache
