@@ -76,16 +76,18 @@ def tensors(state: dict[str, Any], param: Tensor, recipe: Recipe, kept: Layout, 
     """
     if "step" not in state:
         state["step"] = as_step(0)
-    numbers = recipe.numbers
-    for key in numbers:
+    for key, start in recipe.numbers.items():
         if key not in state:
-            state[key] = torch.tensor(numbers[key], dtype=torch.float64)
-    if not all(role in state for role in kept.roles):
-        for role, spec in recipe.state(real_shape(param)).items():
-            if role not in state:
-                put(state, role, new(param, spec, h), kept)
-        if COMPENSATION in kept.roles:
-            state.setdefault(COMPENSATION, torch.zeros_like(param))
+            state[key] = torch.tensor(start, dtype=torch.float64)
+    try:
+        return [state[role] for role in kept.roles]
+    except KeyError:
+        pass
+    for role, spec in recipe.state(real_shape(param)).items():
+        if role not in state:
+            put(state, role, new(param, spec, h), kept)
+    if COMPENSATION in kept.roles:
+        state.setdefault(COMPENSATION, torch.zeros_like(param))
     return [state[role] for role in kept.roles]
 
 

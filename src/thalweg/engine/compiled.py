@@ -30,6 +30,13 @@ from thalweg.recipe import Recipe
 CHUNK = 8
 #: The sizes seen when a graph is compiled must not decide whether it runs on one core: it will serve other sizes.
 OPTIONS: dict[str, Any] = {"cpp.min_chunk_size": 1}
+#: Codecs are long formulas over little memory: they are worked out where they are needed instead of being stored.
+CODED: dict[str, Any] = {
+    **OPTIONS,
+    "realize_opcount_threshold": 1 << 30,
+    "realize_reads_threshold": 1 << 30,
+    "cpp.enable_floating_point_contract_flag": "fast",
+}
 #: How many patterns of present gradients a plan is kept for.
 PLANS = 16
 
@@ -101,7 +108,7 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
         with mode:
             inputs.append(torch.empty_strided(shape, stride, dtype=t.dtype, device=t.device))
     try:
-        code = torch._inductor.compile(graph.module, inputs, options=OPTIONS)
+        code = torch._inductor.compile(graph.module, inputs, options=CODED if graph.blocks else OPTIONS)
     except Exception as error:
         raise NotCompiled(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])) from error
     # The axes of one tensor and its smaller state are equal by construction; anything else would fix a size.
@@ -295,7 +302,9 @@ class Engine:
         structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize, work.layout, wide)
         lengths = [tuple(min(n, 2) for n in s.shape) for s in work.state if s.shape != param.shape]
         memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
-        return Key(rule.recipe, tuple(rule.places), structure, 1 if shaped else CHUNK, memory)
+        # Codecs are long formulas for tensors that are not small: fewer to a call compile in a fraction of the time.
+        count = 1 if shaped else max(CHUNK // 4, 1) if work.layout.fold else CHUNK
+        return Key(rule.recipe, tuple(rule.places), structure, count, memory)
 
 
 def _pointers(works: list[Work]) -> tuple[int, ...]:

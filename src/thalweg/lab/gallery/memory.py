@@ -33,7 +33,7 @@ def mixed_precision() -> tuple[Figure, Facts]:
         "Right: the totals with other optimizers.",
     )
     bars, table = drawn.subplots(1, 2, width_ratios=(1.5, 1), sharey=True)
-    kinds = {"weights": BLUE, "gradients": GREEN, "master weights": PURPLE, "AdamW's state": ORANGE}
+    kinds = {"weights": BLUE, "gradients": GREEN, "master": PURPLE, "state": ORANGE}
     for row, precision in enumerate(PRECISIONS):
         kept = state["adamw"] * precision.state_item / 4
         left = 0.0
