@@ -177,7 +177,7 @@ class Optimizer(torch.optim.Optimizer):
             group.setdefault(key, self.defaults[key] if key in self._given else value)
         self._check_options(group)
         group.update(validate(group, hypers))
-        group["recipe"] = recipe.spec
+        group |= {"recipe": recipe.spec, "_stored": group["state"]}
         relative = next((g for g in self.param_groups if _settled_numbers(recipe, self.recipe_of(g))), {})
         shared = {key: relative[key] for key in _settled_numbers(recipe, recipe) if relative}
         for key, value in {**recipe.group_numbers, **shared}.items():
