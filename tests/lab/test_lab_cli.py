@@ -178,6 +178,6 @@ def test_a_missing_package_is_named_with_its_extra(
 def test_a_missing_package_is_noticed_before_the_race(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "altair", None)
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
     assert run(monkeypatch, "race", "digits") == 2
-    assert "needs altair" in capsys.readouterr().err
+    assert "needs vl_convert" in capsys.readouterr().err

@@ -55,5 +55,7 @@ def test_small_state_costs_less_than_a_seed(name: str, state: str) -> None:
     lost = [s - f for s, f in zip(small, full, strict=True)]
     interval = stats.t.interval(0.95, len(lost) - 1, statistics.fmean(lost), stats.sem(lost))
     spread = statistics.stdev(full)
-    print(f"lost {statistics.fmean(lost):+.4f}, 95 % interval {interval[0]:+.4f} to {interval[1]:+.4f}; seeds {spread:.4f}")
+    print(
+        f"lost {statistics.fmean(lost):+.4f}, 95 % interval {interval[0]:+.4f} to {interval[1]:+.4f}; seeds {spread:.4f}"
+    )
     assert interval[1] < spread
