@@ -140,7 +140,8 @@ import sys, torch
 before = set(sys.modules)
 import thalweg
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
-print(sorted(new & set("numpy sklearn typer rich optuna altair vl_convert jinja2 pandas scipy".split())), "thalweg.lab" in sys.modules)
+extras = set("numpy sklearn typer rich optuna vl_convert jinja2 matplotlib scipy".split())
+print(sorted(new & extras), "thalweg.lab" in sys.modules)
 """
     assert _python(code) == "[] False"
 

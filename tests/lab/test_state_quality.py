@@ -1,8 +1,8 @@
 """A study: what small state costs in quality, on the character transformer and the digits network.
 
-Test metric at the end of training at AdamW's tuned rate, ten seeds, paired. Small state passes where it is no worse than
-float32 state by more than the spread of seeds: the upper end of the 95 % interval of the mean paired loss of quality lies
-below one standard deviation of float32's results over seeds.
+Test metric at the end of training at AdamW's tuned rate, ten seeds, paired. Small state passes where it is no worse
+than float32 state by more than the spread of seeds: the upper end of the 95 % interval of the mean paired loss of
+quality lies below one standard deviation of float32's results over seeds.
 """
 
 from __future__ import annotations
