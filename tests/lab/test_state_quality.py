@@ -53,9 +53,7 @@ def results(name: str, state: str) -> list[float]:
 def test_small_state_costs_less_than_a_seed(name: str, state: str) -> None:
     full, small = results(name, "float32"), results(name, state)
     lost = [s - f for s, f in zip(small, full, strict=True)]
-    interval = stats.t.interval(0.95, len(lost) - 1, statistics.fmean(lost), stats.sem(lost))
+    low, high = stats.t.interval(0.95, len(lost) - 1, statistics.fmean(lost), stats.sem(lost))
     spread = statistics.stdev(full)
-    print(
-        f"lost {statistics.fmean(lost):+.4f}, 95 % interval {interval[0]:+.4f} to {interval[1]:+.4f}; seeds {spread:.4f}"
-    )
-    assert interval[1] < spread
+    print(f"lost {statistics.fmean(lost):+.4f} ({low:+.4f} to {high:+.4f}); one standard deviation is {spread:.4f}")
+    assert high < spread
