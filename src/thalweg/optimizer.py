@@ -421,10 +421,10 @@ class Optimizer(torch.optim.Optimizer):
                                         bytes  per parameter
             weights                 4,198,400          4.000
             gradients               4,198,400          4.000
-            exp_avg                 1,052,672          1.003
             exp_avg_sq              1,052,672          1.003
-            exp_avg_scale              16,384          0.016
             exp_avg_sq_scale           16,384          0.016
+            exp_avg                 1,052,672          1.003
+            exp_avg_scale              16,384          0.016
             total                  10,534,912         10.037
         """
         from thalweg.accounting import memory

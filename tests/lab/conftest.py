@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -22,4 +23,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Resul
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Races without the pictures at their end, for tests of what comes before."""
-    monkeypatch.setattr("thalweg.lab.report.write_report", lambda directory, summary: directory)
+    # By the module that a race imports: a test of missing packages has others of the same name.
+    monkeypatch.setattr(import_module("thalweg.lab.report"), "write_report", lambda directory, summary: directory)
