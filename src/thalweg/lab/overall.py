@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 def checks(field: Field) -> list[Json]:
-    """Whether each contender passes a check: on every seed, at its defaults."""
+    """Whether each contender passes a check: on every fresh seed, tuned as for a race."""
     task = field.course.task
     found = []
     for entry in field.entries.values():

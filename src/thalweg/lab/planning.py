@@ -85,17 +85,13 @@ class Entry:
 
     def replan(self) -> None:
         """Ask the search what it wants, given what has been made."""
-        if self.course.task.kind == "check":
-            self.trials = [Trial(self.default)]
-        else:
-            self.trials = self.search.trials_wanted(self.contender, self.scores)
+        self.trials = self.search.trials_wanted(self.contender, self.scores)
         while ready := [
             trial for trial in self.trials + self.extra if trial not in self.scores and self._is_made(trial)
         ]:
             self.scores |= {trial: self.course.score(self.tuned(trial)) for trial in ready}
-            if self.course.task.kind == "race":
-                searched = {trial: score for trial, score in self.scores.items() if trial not in self.extra}
-                self.trials = self.search.trials_wanted(self.contender, searched)
+            searched = {trial: score for trial, score in self.scores.items() if trial not in self.extra}
+            self.trials = self.search.trials_wanted(self.contender, searched)
 
     def tuned(self, trial: Trial) -> list[Record]:
         """The runs of a trial that have been made."""
@@ -133,20 +129,17 @@ class Entry:
 
     def report_jobs(self) -> list[Job]:
         """The runs to report, once the configuration is chosen; none where no configuration trains."""
-        if self.course.task.kind == "check" or self.refused is not None or self.chosen is None:
+        if self.refused is not None or self.chosen is None:
             return []
         return [self._job("report", self.chosen, seed, 1.0) for seed in self.protocol.reported_on]
 
     def reported(self) -> list[Record]:
-        """The runs that results are taken from, by seed: of a check those at the default configuration."""
-        jobs = self.tuning_jobs() if self.course.task.kind == "check" else self.report_jobs()
-        return [self.records[job.key] for job in jobs if job.key in self.records]
+        """The runs that results are taken from, by seed."""
+        return [self.records[job.key] for job in self.report_jobs() if job.key in self.records]
 
     def expected(self) -> int:
         """How many runs there will be, as far as that is known."""
         tuning = max(len(self.trials) + len(self.extra), self.search.expected(self.contender))
-        if self.course.task.kind == "check":
-            return self.protocol.tune_seeds
         if self.refused is not None:
             return len(self.records)
         return tuning * self.protocol.tune_seeds + self.protocol.report_seeds
@@ -191,7 +184,7 @@ class Field:
         most = max(len(entry.scores) for entry in self.entries.values())
         found: list[tuple[int, Job]] = []
         for entry in self.entries.values():
-            waits = entry.contender.baseline and self.course.task.kind == "race"
+            waits = entry.contender.baseline
             if waits and everyone:
                 entry.tune_at_least(most)
             tuning = entry.tuning_jobs()
