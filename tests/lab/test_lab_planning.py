@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,16 @@ def test_contenders_are_read_with_their_hyper_parameters() -> None:
     assert not parse_contender("sgd").baseline
     fixed = parse_contender("adamw:weight_decay=0.1")
     assert (fixed.lr, fixed.decay, fixed.label) == (1e-3, None, "adamw(weight_decay=0.1)")
+    shared = parse_contender("adamw:state=int8:techniques=agc+cautious")
+    assert shared.hyper == (("state", "int8"), ("techniques", ("agc", "cautious")))
+    assert shared.label == "adamw(state=int8, techniques=agc+cautious)"
+
+
+def test_a_configuration_is_what_a_storage_gives_back(line: str) -> None:
+    contender = parse_contender("adamw:techniques=agc:betas=(0.8,0.9)")
+    settings = Settings((line,), (contender,), BUDGETS["tiny"])
+    configuration = settings.configuration(settings.courses())
+    assert json.loads(json.dumps(configuration)) == configuration
 
 
 @pytest.mark.parametrize(

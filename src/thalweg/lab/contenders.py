@@ -43,7 +43,8 @@ class Contender:
         """How the contender is written in tables, and told apart in the results."""
         if not self.hyper:
             return self.name
-        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.hyper)})"
+        words = (f"{key}={'+'.join(value) if key == 'techniques' else value}" for key, value in self.hyper)
+        return f"{self.name}({', '.join(words)})"
 
     @property
     def baseline(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,8 +58,8 @@ class Settings:
         return found
 
     def configuration(self, courses: Iterable[Course]) -> dict[str, Any]:
-        """Everything a resumed race must agree on."""
-        return {
+        """Everything a resumed race must agree on, as the storage will give it back."""
+        found = {
             "tasks": {
                 course.task.name: {
                     "reference": course.reference,
@@ -78,6 +79,7 @@ class Settings:
             "trials": self.search.trials if self.search else None,
             "versions": machine.versions(),
         }
+        return json.loads(json.dumps(found))
 
 
 @dataclass(frozen=True)
