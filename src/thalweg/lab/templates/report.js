@@ -26,7 +26,8 @@
     copy.datasets = {};
     dataNames(spec, new Set()).forEach((key) => { copy.datasets[key] = page.data[key]; });
     copy.params[0].value = focus;
-    copy.padding = { left: 1, top: 1, right: 2, bottom: 5 };
+    const slanted = copy.encoding?.x?.axis?.labelAngle;  // its last label reaches beyond the chart
+    copy.padding = { left: 1, top: 1, right: slanted ? 32 : 2, bottom: 5 };
     if (copy.facet) {
       const axis = 48, between = copy.spacing.column;
       const most = Math.max(2, Math.min(6, Math.floor(width / 180)));
