@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,16 @@ def spread(codec: Blockwise) -> torch.Tensor:
 
 
 def train(
-    name: str, engine: str = "foreach", steps: int = 6, dtype: torch.dtype = torch.float32, **options: Any
+    name: str,
+    engine: str = "foreach",
+    steps: int = 6,
+    dtype: torch.dtype = torch.float32,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
+    **options: Any,
 ) -> tuple[list[torch.nn.Parameter], thalweg.Optimizer]:
     """Steps on gradients that spread over decades, the same for every call."""
     torch.manual_seed(0)
-    params = [torch.nn.Parameter(torch.randn(shape).to(dtype)) for shape in SHAPES]
+    params = [torch.nn.Parameter(torch.randn(shape).to(dtype)) for shape in shapes]
     optimizer = thalweg.create(name, params, engine=engine, **options)
     for step in range(steps):
         advance(optimizer, params, step)
@@ -120,9 +126,12 @@ def test_blocks_divide_rows() -> None:
     ],
 )
 def test_engines_agree(name: str, state: str) -> None:
-    reference, _ = train(name, "reference", state=state)
+    shapes = [shape for shape in SHAPES if shape != (24, 384)]  # every length of block is a kernel to compile
+    if state == "int8":
+        shapes = [(64, 256), (4096,), (7,)]
+    reference, _ = train(name, "reference", state=state, shapes=shapes)
     for engine in ("foreach", "compiled"):
-        params, _ = train(name, engine, state=state)
+        params, _ = train(name, engine, state=state, shapes=shapes)
         for p, q in zip(reference, params, strict=True):
             # A number on the border of two codes may fall to either side; all others are equal.
             close = torch.isclose(p, q, rtol=2e-5, atol=2e-5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -23,5 +22,4 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Resul
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Races without the pictures at their end, for tests of what comes before."""
-    # By the module that a race imports: a test of missing packages has others of the same name.
-    monkeypatch.setattr(import_module("thalweg.lab.report"), "write_report", lambda directory, summary: directory)
+    monkeypatch.setattr("thalweg.lab.report.write_report", lambda directory, summary: directory)
