@@ -211,7 +211,7 @@ class Blockwise:
             return (share * 16 - 0.5).floor().clamp(0, 15)
         size = share.abs() if self.signed else share
         n = _bent(size, _bends(self.bits, self.signed)[1], -1)
-        last = len(list(_magnitudes(self.bits, self.signed)))
+        last = 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 2  # the one below 1
         place = (n.floor() + 1).clamp(0, last)
         one = (codebook(self.bits, self.signed)[-2] + 1) / 2
         if self.signed:

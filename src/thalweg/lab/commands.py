@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thalweg.lab import commands_gallery, commands_peers, commands_race, commands_report
-from thalweg.lab.console import Json, split_list, stdout
+from thalweg.lab.console import Json, RepeatsOption, SetOption, ThreadsOption, split_list, stdout
 from thalweg.lab.errors import unknown
 
 app = typer.Typer(
@@ -138,11 +138,9 @@ def show(
 @bench.command("step")
 def bench_step(
     optimizers: Annotated[str, typer.Option(help="Optimizers to measure, separated by commas, or all.")] = "all",
-    set_name: Annotated[
-        str, typer.Option("--set", help="Parameter shapes: gpt2-small, resnet50 or tiny.")
-    ] = "gpt2-small",
-    repeats: Annotated[int, typer.Option(min=1, help="How many pairs of steps are timed.")] = 30,
-    threads: Annotated[int, typer.Option(min=1, help="How many threads torch may use.")] = 2,
+    set_name: SetOption = "gpt2-small",
+    repeats: RepeatsOption = 30,
+    threads: ThreadsOption = 2,
     engine: Annotated[
         str, typer.Option(help="The engine that runs the step; auto leaves the choice to thalweg.")
     ] = "auto",

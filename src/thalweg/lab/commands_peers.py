@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from thalweg.lab.console import Json, split_list, stdout
+from thalweg.lab.console import Json, RepeatsOption, SetOption, ThreadsOption, split_list, stdout
 from thalweg.lab.errors import unknown
 
 
@@ -28,11 +28,9 @@ def bench_peers(
     libraries: Annotated[
         str | None, typer.Option("--with", help="Libraries, separated by commas; all that are known if left out.")
     ] = None,
-    set_name: Annotated[
-        str, typer.Option("--set", help="Parameter shapes: gpt2-small, resnet50 or tiny.")
-    ] = "gpt2-small",
-    repeats: Annotated[int, typer.Option(min=1, help="How many pairs of steps are timed.")] = 10,
-    threads: Annotated[int, typer.Option(min=1, help="How many threads torch may use.")] = 2,
+    set_name: SetOption = "gpt2-small",
+    repeats: RepeatsOption = 10,
+    threads: ThreadsOption = 2,
     engine: Annotated[
         str, typer.Option(help="The engine that runs our step; auto leaves the choice to thalweg.")
     ] = "auto",

@@ -12,6 +12,9 @@ import typer
 from rich.console import Console
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, and nothing else.")]
+SetOption = Annotated[str, typer.Option("--set", help="Parameter shapes: gpt2-small, resnet50 or tiny.")]
+RepeatsOption = Annotated[int, typer.Option(min=1, help="How many pairs of steps are timed.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="How many threads torch may use.")]
 
 
 def split_list(text: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -184,17 +184,10 @@ def build_gru() -> Task:
 def build_user_text(path: Path) -> Task:
     """The task ``text:FILE``: `chars` on a file of the user's."""
     texts = user_text(path)
-    return Task(
+    return replace(
+        build_chars(),
         name="text-" + re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem),
         statement=f"The character transformer of the task chars learns {path.name}.",
         limits="The target is that of the task chars; another text may need another.",
-        metric="loss",
-        direction="min",
-        target=2.45,
-        steps=250,
         build=lambda seed: Characters(seed, texts, Transformer),
-        split=SPLIT,
-        eval_every=25,
-        unit="nats/char",
-        seconds=3.5,
     )
