@@ -20,7 +20,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
 
 #: What ``state=`` may be.
 CHOICES = ("float32", "bfloat16", "int8", "int4")
@@ -169,7 +168,7 @@ class Blockwise:
         """A tensor as ``(blocks, *fold)``."""
         return value.reshape((-1, *self.fold))
 
-    def store(self, value: Tensor) -> tuple[Tensor, Tensor]:
+    def store(self, value: Any) -> tuple[Any, Any]:
         """A tensor's codes and scales."""
         blocks = self.blocks(value)
         return self.encode(blocks, self.magnitude(blocks).amax(self.axes, keepdim=True))

@@ -130,6 +130,29 @@ def test_gradients_hold_no_more_than_the_pool_and_the_largest(pool: int) -> None
     assert watched.most == 20 * (1024 + 32)
 
 
+@pytest.mark.parametrize("engine", ["reference", "foreach", "compiled"])
+@pytest.mark.parametrize("state", ["bfloat16", "int8", "int4"])
+def test_small_state_is_the_same_released_or_not(state: str, engine: str) -> None:
+    """Codes are equal too: a tensor's random bits and its blocks' scales do not depend on when it is stepped on."""
+
+    def run(released: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 64), nn.LayerNorm(64))
+        opt = thalweg.AdamW(model.parameters(), state=state, engine=engine)
+        if released:
+            GradientRelease(opt, pool=0)
+        for t in range(STEPS):
+            x = torch.randn(16, 64, generator=torch.Generator().manual_seed(t))
+            model(x).square().mean().backward()
+            opt.step()
+            opt.zero_grad()
+        assert any(s.dtype in (torch.bfloat16, torch.uint8) for held in opt.state.values() for s in held.values())
+        return [*model.parameters(), *(s for p in model.parameters() for s in opt.state[p].values())]
+
+    for ordinary, released in zip(run(False), run(True), strict=True):
+        assert torch.equal(ordinary, released)
+
+
 def test_peak_memory_falls_as_predicted() -> None:
     """Memory that backward and step allocate, by torch's profiler; the first steps make state and buffers."""
 

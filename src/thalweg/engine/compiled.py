@@ -8,6 +8,7 @@ runs on the foreach engine.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import eager, parts
+from thalweg.engine import eager, numbers, parts
 from thalweg.engine.joined import Joined, joinable
-from thalweg.engine.record import Graph, Kind, Structure, record
+from thalweg.engine.record import Graph, Kind, Structure, barriers, record
 from thalweg.engine.view import WIDE
 from thalweg.engine.work import Work
 from thalweg.recipe import Recipe
@@ -29,7 +30,7 @@ from thalweg.recipe import Recipe
 #: Tensors in one call of a kernel: enough to hide the cost of the call, few enough to compile fast.
 CHUNK = 8
 #: The sizes seen when a graph is compiled must not decide whether it runs on one core: it will serve other sizes.
-OPTIONS: dict[str, Any] = {"cpp.min_chunk_size": 1}
+OPTIONS: dict[str, Any] = {"cpp.min_chunk_size": 1, **numbers.OPTIONS}
 #: Codecs are long formulas over little memory: they are worked out where they are needed instead of being stored.
 CODED: dict[str, Any] = {
     **OPTIONS,
@@ -37,6 +38,8 @@ CODED: dict[str, Any] = {
     "realize_reads_threshold": 1 << 30,
     "cpp.enable_floating_point_contract_flag": "fast",
 }
+#: Along an axis that is not the last, a large matrix is reduced in pieces of at most so many rows first.
+PIECE, LARGE = 16, 1 << 16
 #: How many patterns of present gradients a plan is kept for.
 PLANS = 16
 
@@ -99,6 +102,8 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
             free = [DimDynamic.DYNAMIC] * t.ndim
             if graph.blocks:
                 free[1:] = [DimDynamic.STATIC] * (t.ndim - 1)
+            elif graph.pieces and key[0] in ("param", "grad"):
+                free[graph.pieces[0] + 1] = DimDynamic.STATIC
             context: Any = StatelessSymbolicContext(free)
             like = mode.from_tensor(t, source=ConstantSource(f"input_{j}"), symbolic_context=context)
             alike[owner] = like
@@ -206,6 +211,11 @@ class _Chunk:
             inputs["grad", i] = self.alias(grad, numel)
         return inputs
 
+    def seen(self, key: tuple[Any, ...], t: Tensor, barrier: int | None) -> Tensor:
+        """An input as the graph up to a barrier takes it."""
+        split = barrier is not None and key[0] in ("param", "grad")
+        return self.key.structure.split(t) if split else t
+
     def template(self, barrier: int | None) -> tuple[list[Any], list[tuple[int, tuple[Any, ...]]]]:
         """The kernel's arguments as far as they never change, and where the changing ones go."""
         if barrier not in self.templates:
@@ -217,7 +227,7 @@ class _Chunk:
                     shape = (min(like.shape[0], 2), *like.shape[1:])
                     arguments.append(_scratch(j, shape, like.dtype, like.device))
                 elif key in self.fixed:
-                    arguments.append(self.fixed[key])
+                    arguments.append(self.seen(key, self.fixed[key], barrier))
                 else:
                     arguments.append(None)
                     changing.append((j, key))
@@ -299,12 +309,27 @@ class Engine:
         if any(s.shape == param.shape and s.stride() != param.stride() for s in work.state):
             return None  # the parameter's layout changed after its state was made
         wide = param.device.type == "cpu"
-        structure = Structure(rule.flags, param.ndim if shaped else 1, work.cast, rule.maximize, work.layout, wide)
+        pieces = _pieces(rule.recipe, tuple(param.shape)) if shaped and wide else None
+        ndim = param.ndim if shaped else 1
+        structure = Structure(rule.flags, ndim, work.cast, rule.maximize, work.layout, wide, pieces)
         lengths = [tuple(min(n, 2) for n in s.shape) for s in work.state if s.shape != param.shape]
         memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
         # Codecs are long formulas for tensors that are not small: fewer to a call compile in a fraction of the time.
         count = 1 if shaped else max(CHUNK // 4, 1) if work.layout.fold else CHUNK
         return Key(rule.recipe, tuple(rule.places), structure, count, memory)
+
+
+def _pieces(recipe: Recipe, shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """The axis of a large tensor that is reduced but not the last, and the longest piece that divides it."""
+    if math.prod(shape) < LARGE:
+        return None
+    overs = [kind.over for kinds in barriers(recipe, len(shape)) for kind in kinds]
+    axes = {(over if isinstance(over, int) else over[0]) % len(shape) for over in overs if not isinstance(over, str)}
+    for axis in sorted(axes - {len(shape) - 1}):
+        length = max(n for n in range(1, PIECE + 1) if shape[axis] % n == 0 and n < shape[axis])
+        if length > 1:
+            return axis, length
+    return None
 
 
 def _pointers(works: list[Work]) -> tuple[int, ...]:
@@ -351,7 +376,7 @@ class _Run:
         fixed, changing = self.chunk.template(barrier)
         arguments = fixed.copy()
         for j, key in changing:
-            arguments[j] = self.inputs[key]
+            arguments[j] = self.chunk.seen(key, self.inputs[key], barrier)
         return _kernel(self.chunk.key, barrier)(*arguments)
 
     def ask(self) -> parts.Asked | None:

@@ -19,6 +19,7 @@ from torch import fx
 
 from thalweg.codecs import Layout
 from thalweg.engine import coding
+from thalweg.engine import numbers as arithmetic
 from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.recipe import Recipe, Scalars
 from thalweg.rounding import stochastic
@@ -41,7 +42,9 @@ class Structure:
     """What shapes a graph besides the recipe: the chosen flags, the axes it can see, casting, sign and storage.
 
     ``wide`` sums in float64. On a CPU that is more exact than the compiler's compensated float32 sums, takes three
-    quarters of their time, and is one code for every size.
+    quarters of their time, and is one code for every size. ``pieces`` is an axis, and the length of the equal pieces in
+    which measure graphs see and first reduce it. Down a column a processor reads a line of memory for each row; with
+    few rows the lines are still in its cache when the next column comes.
     """
 
     flags: tuple[tuple[str, str, bool], ...] = ()
@@ -50,6 +53,11 @@ class Structure:
     maximize: bool = False
     layout: Layout = Layout()  # noqa: RUF009
     wide: bool = False
+    pieces: tuple[int, int] | None = None
+
+    def split(self, t: Any) -> Any:
+        """A tensor of the parameter's shape as measure graphs take it."""
+        return t if self.pieces is None else t.unflatten(self.pieces[0], (-1, self.pieces[1]))
 
 
 @dataclass(frozen=True)
@@ -59,17 +67,20 @@ class Graph:
     Inputs are ``("scalars",)``, ``("param", i)``, ``("grad", i)``, ``("state", i, role)`` and the answers of earlier
     barriers: ``("answer", barrier, request)`` for a number per tensor or one for them all, with ``i`` for axes. With
     ``blocks`` the first axis of all that belongs to a tensor counts its blocks, and is the only one of no fixed length.
+    With ``pieces`` parameters and gradients have that axis split in two, the second of that length.
     """
 
     module: fx.GraphModule
     inputs: tuple[tuple[Any, ...], ...]
     stores: tuple[tuple[Any, ...], ...]
     blocks: bool
+    pieces: tuple[int, int] | None = None
 
 
 class _Recorder:
-    def __init__(self, blocks: bool) -> None:
+    def __init__(self, blocks: bool, pieces: tuple[int, int] | None) -> None:
         self.blocks = blocks
+        self.pieces = pieces
         self.graph = fx.Graph()
         self.tracer = fx.proxy.GraphAppendingTracer(self.graph)
         self.inputs: dict[tuple[Any, ...], fx.Proxy] = {}
@@ -86,6 +97,7 @@ class _Recorder:
         self.graph.output(fx.node.map_aggregate(outputs, lambda v: v.node if isinstance(v, fx.Proxy) else v))
         if prune:
             self.graph.eliminate_dead_code()
+        arithmetic.gather(self.graph, [p.node for key, p in self.inputs.items() if _holds_numbers(key)])
         for key, proxy in list(self.inputs.items()):
             if not proxy.node.users:
                 self.graph.erase_node(proxy.node)
@@ -93,7 +105,11 @@ class _Recorder:
         order = [n for n in self.graph.nodes if n.op == "placeholder"]
         where = {proxy.node: key for key, proxy in self.inputs.items()}
         module = fx.GraphModule(torch.nn.Module(), self.graph)
-        return Graph(module, tuple(where[n] for n in order), stores, self.blocks)
+        return Graph(module, tuple(where[n] for n in order), stores, self.blocks, self.pieces)
+
+
+def _holds_numbers(key: tuple[Any, ...]) -> bool:
+    return key[0] == "scalars" or (key[0] == "answer" and len(key) == 3)
 
 
 class _Lazy(dict[str, Any]):
@@ -123,7 +139,8 @@ def record(
     A measure graph returns, request by request, one vector over the tensors, or a reduction of each tensor along axes.
     """
     layout = structure.layout
-    recorder = _Recorder(bool(layout.fold))
+    pieces = None if barrier is None else structure.pieces
+    recorder = _Recorder(bool(layout.fold), pieces)
     packed: Any = recorder.input("scalars")
     kinds: list[list[Kind]] = []
     outputs: list[Any] = []
@@ -141,6 +158,8 @@ def record(
 
         def load(*key: Any) -> Any:
             value = recorder.input(*key)
+            if pieces and key[0] in ("param", "grad"):
+                value = value.flatten(pieces[0], pieces[0] + 1)
             return value if structure.cast is None or key[0] == "state" else value.to(structure.cast)
 
         grad = load("grad", i)
@@ -184,10 +203,9 @@ def record(
         columns = list(zip(*(requests(a) for a in asked), strict=True))
         kinds.append([Kind(column[0].over, column[0].how, column[0].slot) for column in columns])
         if at == barrier:
-            wide = {"dtype": torch.float64} if structure.wide else {}
             for column in columns:
                 over, how = column[0].over, column[0].how
-                found = [reduce(v, over, how, **wide) for r in column for v in (r.value, *r.others)]
+                found = [_reduced(v, over, how, structure) for r in column for v in (r.value, *r.others)]
                 outputs += [torch.stack(found) if count > 1 else found[0].reshape(1)] if over in WHOLE else found
             return recorder.finish(tuple(outputs), (), prune=True), kinds
         replies = []
@@ -201,6 +219,15 @@ def record(
                 else:
                     found.append(recorder.input("answer", at, q))
             replies.append(answer(a, found))
+
+
+def _reduced(value: Any, over: Over, how: str, structure: Structure) -> Any:
+    """A reduction in a measure graph."""
+    wide = {"dtype": torch.float64} if structure.wide else {}
+    axis = over[0] if isinstance(over, tuple) and len(over) == 1 else over
+    if structure.pieces and isinstance(axis, int) and axis % structure.ndim == structure.pieces[0]:
+        value = reduce(structure.split(value), structure.pieces[0] + 1, how)  # too few numbers to need wide sums
+    return reduce(value, over, how, **wide)
 
 
 def _sample(recipe: Recipe) -> tuple[list[tuple[str, str]], Structure]:
