@@ -314,8 +314,8 @@ class Engine:
         structure = Structure(rule.flags, ndim, work.cast, rule.maximize, work.layout, wide, pieces)
         lengths = [tuple(min(n, 2) for n in s.shape) for s in work.state if s.shape != param.shape]
         memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
-        # Codecs are long formulas for tensors that are not small: fewer to a call compile in a fraction of the time.
-        count = 1 if shaped else max(CHUNK // 4, 1) if work.layout.fold else CHUNK
+        # Codecs are long formulas for tensors that are not small: one to a call compiles in a fraction of the time.
+        count = 1 if shaped or work.layout.fold else CHUNK
         return Key(rule.recipe, tuple(rule.places), structure, count, memory)
 
 

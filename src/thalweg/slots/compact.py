@@ -125,7 +125,7 @@ class Factored(Compact):
     def product(self, h: Any, x: Any, r: Any, middle: Any, c: Any) -> Any:
         # One root of the whole quotient follows (the precise "square root last" form). A row and a column without
         # gradients meet in eps^2/mean(r), which float32 cannot hold; the gradient there is zero whatever it is over.
-        return (r / middle * c).clamp(min=TINY)
+        return r / middle * c + TINY
 
     def __call__(self, x: Any, h: Any, g: Any) -> Generator[Any, Any, Any]:
         full, row, col = self.names
