@@ -29,6 +29,8 @@ SMALLEST = 4096
 LONGEST = {8: 256, 4: 128}
 #: Below this a block's scale is not taken down, so that dividing by it stays finite.
 FLOOR = 1e-36
+#: What follows a role in the name of its blocks' scales.
+SCALE = "_scale"
 #: The state that holds what rounding took from a bfloat16 parameter (``rounding="kahan"``).
 COMPENSATION = "compensation"
 
@@ -148,7 +150,7 @@ class Blockwise:
     bits: int
     signed: bool
     block: int
-    tensors = ("", "_scale")
+    tensors = ("", SCALE)
 
     @property
     def fold(self) -> tuple[int, ...]:
@@ -266,7 +268,7 @@ class Layout:
     @cached_property
     def seen(self) -> tuple[str, ...]:
         """The roles that formulas see."""
-        scales = {role + "_scale" for role, _ in self.blockwise}
+        scales = {role + SCALE for role, _ in self.blockwise}
         return tuple(role for role in self.roles if role not in scales)
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from thalweg.codecs import COMPENSATION, Blockwise, Codec, Layout, choose, fits
+from thalweg.codecs import COMPENSATION, SCALE, Blockwise, Codec, Layout, choose, fits
 from thalweg.engine.work import Rule, Work
 from thalweg.recipe import Recipe
 from thalweg.slots.base import State
@@ -98,7 +98,7 @@ def sizes(param: Tensor, recipe: Recipe, kept: Layout) -> dict[str, int]:
         codec = kept.codec(role)
         if isinstance(codec, Blockwise):
             codes, scales = codec.shapes(param.numel())
-            found |= {role: math.prod(codes), role + "_scale": 4 * math.prod(scales)}
+            found |= {role: math.prod(codes), role + SCALE: 4 * math.prod(scales)}
         else:
             dtype = state_dtype(param) if spec.shape is None else spec.dtype or state_dtype(param).to_real()
             item = 2 if codec is not None else dtype.itemsize
@@ -110,7 +110,7 @@ def put(state: dict[str, Any], role: str, value: Tensor, kept: Layout) -> None:
     """Store a state tensor as ``kept`` says."""
     codec = kept.codec(role)
     if isinstance(codec, Blockwise):
-        state[role], state[role + "_scale"] = codec.store(value)
+        state[role], state[role + SCALE] = codec.store(value)
     else:
         state[role] = value if codec is None else value.to(torch.bfloat16)
 
@@ -118,7 +118,7 @@ def put(state: dict[str, Any], role: str, value: Tensor, kept: Layout) -> None:
 def plain(state: Mapping[str, Any], role: str, spec: State, param: Tensor) -> Tensor:
     """A state tensor as numbers, however it is stored."""
     codes = state[role]
-    scale = state.get(role + "_scale")
+    scale = state.get(role + SCALE)
     if scale is None:
         return codes.to(spec.dtype or state_dtype(param)) if codes.is_floating_point() else codes
     block = param.numel() // codes.shape[0]
@@ -131,7 +131,7 @@ def recode(state: dict[str, Any], param: Tensor, recipe: Recipe, kept: Layout) -
     for role, spec in recipe.state(real_shape(param)).items():
         if role in state:
             value = plain(state, role, spec, param)
-            state.pop(role + "_scale", None)
+            state.pop(role + SCALE, None)
             put(state, role, value, kept)
 
 
@@ -225,7 +225,7 @@ class Loading:
             return
         expected = recipe.state(real_shape(param))
         counts = {} if torchs else {"step": 1, **recipe.numbers}  # torch.optim keeps no step for SGD
-        stored = {role + "_scale" for role, spec in expected.items() if spec.shape is None} | {COMPENSATION}
+        stored = {role + SCALE for role, spec in expected.items() if spec.shape is None} | {COMPENSATION}
         extra = present.keys() - expected.keys() - recipe.numbers.keys() - {"step"} - stored
         missing = (expected.keys() | counts.keys()) - present.keys()
         where = f"group {i}, parameter of shape {tuple(param.shape)}"
@@ -243,7 +243,7 @@ class Loading:
                 raise ValueError(f"{where}: state {role!r} must be a tensor, the checkpoint has {present[role]!r}")
             shape = tuple(param.shape) if spec.shape is None else spec.shape
             found = tuple(present[role].shape)
-            scale = present.get(role + "_scale")
+            scale = present.get(role + SCALE)
             if scale is not None:
                 if not fits(found, tuple(scale.shape), param.numel()):
                     raise ValueError(
@@ -269,10 +269,10 @@ class Loading:
                 kept = self.optimizer.layout_of(p, group)
                 for role, spec in recipe.state(real_shape(p)).items():
                     codec = kept.codec(role)
-                    codes, scale = values[role], values.get(role + "_scale")
-                    state.pop(role + "_scale", None)
+                    codes, scale = values[role], values.get(role + SCALE)
+                    state.pop(role + SCALE, None)
                     if isinstance(codec, Blockwise) and scale is not None and codes.shape == codec.shapes(p.numel())[0]:
-                        state[role], state[role + "_scale"] = (
+                        state[role], state[role + SCALE] = (
                             codes.to(p.device, copy=True),
                             scale.to(p.device, copy=True),
                         )

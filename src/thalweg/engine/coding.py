@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from thalweg.codecs import COMPENSATION, Layout
+from thalweg.codecs import COMPENSATION, SCALE, Layout
 from thalweg.engine.view import View
 from thalweg.rounding import nearest
 
@@ -25,5 +25,5 @@ def coded(flow: Generator[Any, Any, Any], x: View, layout: Layout) -> Generator[
         x[COMPENSATION] = exact - param
     for role, codec in layout.blockwise:
         if role in x.new:
-            x[role], x[role + "_scale"] = codec.store(x.new[role])
+            x[role], x[role + SCALE] = codec.store(x.new[role])
     return param
