@@ -241,3 +241,13 @@ def test_rows_are_sorted_by_the_ratio_with_failures_last(monkeypatch: pytest.Mon
     monkeypatch.setattr(bench, "in_fresh_process", answer)
     rows = bench.run_step_benchmark(list(ratios), "tiny", factory=build)["rows"]
     assert [row["name"] for row in rows] == ["fast", "slow", "broken"]
+
+
+def test_a_contenders_options_reach_the_optimizer() -> None:
+    named = bench_worker.make_parameters([("weight", (64, 64)), ("bias", (64,))])
+    opt = bench_worker.library_factory("foreach")("adamw:state=int8:eps=1e-7", named)
+    opt.step()
+    assert opt.param_groups[0]["eps"] == 1e-7
+    assert opt.state[named[0][1]]["exp_avg"].dtype == torch.uint8
+    muon = bench_worker.library_factory("foreach")("muon:ns_dtype=bfloat16", named)
+    assert len(muon.param_groups) == 2

@@ -42,12 +42,19 @@ MIN_SECONDS = 0.5
 
 
 def library_factory(engine: str, **options: Any) -> Factory:
-    """Builds by name with this library; what treats parameters by role (Muon) gets hidden matrices and the rest."""
+    """Builds what a contender's text says with this library: ``adamw``, ``muon:ns_dtype=bfloat16``.
 
-    def build(name: str, named: list[tuple[str, Parameter]]) -> Optimizer:
+    What treats parameters by role (Muon) gets hidden matrices and the rest.
+    """
+
+    def build(text: str, named: list[tuple[str, Parameter]]) -> Optimizer:
         import thalweg
+        from thalweg.lab.contenders import parse_contender
 
-        return thalweg.create(name, routed(name, named), engine=engine, **options)
+        contender = parse_contender(text)
+        rate = {} if contender.lr is None else {"lr": contender.lr}
+        own = {**rate, **dict(contender.hyper), **options}
+        return thalweg.create(contender.name, routed(contender.name, named), engine=engine, **own)
 
     return build
 

@@ -137,7 +137,9 @@ def show(
 
 @bench.command("step")
 def bench_step(
-    optimizers: Annotated[str, typer.Option(help="Optimizers to measure, separated by commas, or all.")] = "all",
+    optimizers: Annotated[
+        str, typer.Option(help="Optimizers to measure, separated by commas, or all; adamw:state=int8 sets an option.")
+    ] = "all",
     set_name: SetOption = "gpt2-small",
     repeats: RepeatsOption = 30,
     threads: ThreadsOption = 2,
@@ -153,12 +155,11 @@ def bench_step(
     """Measure the optimizer step beside torch's fused AdamW, in the same run."""
     import thalweg
     from thalweg.lab.bench import render, run_step_benchmark
-    from thalweg.lab.contenders import find_entry
+    from thalweg.lab.contenders import parse_contenders
     from thalweg.lab.parameter_sets import PARAMETER_SETS
 
-    names = (
-        thalweg.list_optimizers() if optimizers == "all" else [find_entry(one).name for one in split_list(optimizers)]
-    )
+    names = thalweg.list_optimizers() if optimizers == "all" else split_list(optimizers)
+    parse_contenders(names)  # a mistake is better told now than by every process
     if set_name not in PARAMETER_SETS:
         raise unknown("parameter set", set_name, PARAMETER_SETS)
     console = Console(stderr=True)
