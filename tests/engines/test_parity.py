@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 import thalweg
 from engines.rig import (
@@ -204,3 +205,26 @@ def test_layout_changed_in_mid_run(engine: str, few: None) -> None:
 
     error, _ = worst_error({"conv": train(engine)}, {"conv": train("reference")})
     assert error <= FLOAT32
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adafactor_torch", "sm3"])
+def test_columns_reduced_in_pieces(name: str) -> None:
+    """Large matrices whose rows divide into pieces of 16, 13 and not at all; a stack of them; one transposed."""
+    shapes = [(512, 160), (429, 160), (509, 160), (3, 96, 256)]
+    torch.manual_seed(0)
+    starts = [0.1 * torch.randn(shape) for shape in shapes] + [0.1 * torch.randn(160, 512).mT]
+    opts = {}
+    for engine in ("reference", "compiled"):
+        params = {str(i): Parameter(start.clone()) for i, start in enumerate(starts)}
+        opts[engine] = build(name, params, engine), params
+        for t in range(1, 4):
+            for i, p in enumerate(params.values()):
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10 * t + i))
+            opts[engine][0].step()
+    found = {
+        chunk.key.structure.pieces for plan in opts["compiled"][0]._compiled.plans.values() for chunk in plan.chunks
+    }
+    if name != "sm3":
+        assert {(0, 16), (0, 13), (1, 16), None} <= found
+    error, where = worst_error(*(everything(*opts[engine]) for engine in ("compiled", "reference")))
+    assert error <= FLOAT32, where

@@ -225,9 +225,19 @@ def _reduced(value: Any, over: Over, how: str, structure: Structure) -> Any:
     """A reduction in a measure graph."""
     wide = {"dtype": torch.float64} if structure.wide else {}
     axis = over[0] if isinstance(over, tuple) and len(over) == 1 else over
-    if structure.pieces and isinstance(axis, int) and axis % structure.ndim == structure.pieces[0]:
-        value = reduce(structure.split(value), structure.pieces[0] + 1, how)  # too few numbers to need wide sums
+    cut, _ = structure.pieces or (None, 0)
+    if isinstance(axis, int) and axis % structure.ndim == cut and _in_pieces(value.node):
+        value = reduce(structure.split(value), axis % structure.ndim + 1, how)  # too few numbers to need wide sums
     return reduce(value, over, how, **wide)
+
+
+def _in_pieces(node: fx.Node) -> bool:
+    """Whether a value in a measure graph is made of a parameter or gradient, which come in pieces."""
+    found = {node}
+    for earlier in reversed(node.graph.nodes):
+        if earlier in found:
+            found.update(earlier.all_input_nodes)
+    return any(n.op == "placeholder" and n.name.startswith(("param", "grad")) for n in found)
 
 
 def _sample(recipe: Recipe) -> tuple[list[tuple[str, str]], Structure]:
