@@ -100,13 +100,23 @@ def loss_at(t: int) -> float:
 
 
 def run(
-    name: str, engine: str, params: dict[str, Parameter], steps: int, *, two_groups: bool = False, **changes: Any
+    name: str,
+    engine: str,
+    params: dict[str, Parameter],
+    steps: int,
+    *,
+    two_groups: bool = False,
+    sizes: dict[str, float] | None = None,
+    **changes: Any,
 ) -> thalweg.Optimizer:
-    """Steps 1 to ``steps`` of a new optimizer over the parameters."""
+    """Steps 1 to ``steps`` of a new optimizer over the parameters; ``sizes`` takes the largest of every lone number."""
     opt = build(name, groups(params, name) if two_groups else params, engine, **changes)
     for t in range(1, steps + 1):
         set_gradients(params, t)
         opt.step(loss=loss_at(t))
+        if sizes is not None:
+            numbers = {key: v for key, v in everything(opt, params).items() if v.numel() == 1}
+            sizes.update({key: max(sizes.get(key, 0.0), abs(v).item()) for key, v in numbers.items()})
     return opt
 
 
@@ -118,8 +128,13 @@ def everything(opt: thalweg.Optimizer, params: dict[str, Parameter]) -> dict[str
     return found
 
 
-def worst_error(got: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[float, str]:
-    """The largest difference of any tensor relative to that tensor's largest entry, and where it is."""
+def worst_error(
+    got: dict[str, Tensor], expected: dict[str, Tensor], sizes: dict[str, float] | None = None
+) -> tuple[float, str]:
+    """The largest difference of any tensor relative to that tensor's largest entry, and where it is.
+
+    A lone number may just pass through zero, so it is compared with its size in ``sizes`` where that is larger.
+    """
     assert got.keys() == expected.keys()
     worst = (0.0, "")
     for name, want in expected.items():
@@ -128,7 +143,7 @@ def worst_error(got: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[fl
         assert have.shape == want.shape
         if want.numel():
             difference = (have.double() - want.double()).abs().max().item()
-            error = difference / (want.abs().max().item() or 1.0)
+            error = difference / (max(want.abs().max().item(), (sizes or {}).get(name, 0.0)) or 1.0)
             worst = max(worst, (float("inf") if error != error else error, name))
     return worst
 

@@ -42,9 +42,11 @@ WRAPPED = [name for name in NAMES if not thalweg.get(name).recipe.outer and not 
 @cache
 def _reference(
     name: str, dtype: torch.dtype, layouts: tuple[str, ...], two_groups: bool, **changes: Any
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], dict[str, float]]:
     params = parameters(dtype, layouts)
-    return everything(run(name, "reference", params, STEPS, two_groups=two_groups, **changes), params)
+    sizes: dict[str, float] = {}
+    opt = run(name, "reference", params, STEPS, two_groups=two_groups, sizes=sizes, **changes)
+    return everything(opt, params), sizes
 
 
 def _compare(
@@ -60,11 +62,11 @@ def _compare(
     opt = run(name, engine, params, STEPS, two_groups=two_groups, **changes)
     if engine == "compiled":
         assert_compiled(opt, params)
-    expected = _reference(name, dtype, layouts, two_groups, **changes)
+    expected, sizes = _reference(name, dtype, layouts, two_groups, **changes)
     for key, p in start.items():
         moved = not torch.equal(p, expected[key])
         assert moved == (key not in ("never", "empty")), f"{key} should {'not ' if moved else ''}have moved"
-    return worst_error(everything(opt, params), expected)
+    return worst_error(everything(opt, params), expected, sizes)
 
 
 @pytest.mark.parametrize("engine", ["foreach", "compiled"])
@@ -155,8 +157,9 @@ def test_maximize(name: str, engine: str, few: None, record_property: Report) ->
     error, where = _compare(name, engine, maximize=True)
     record_property("error", error)
     assert error <= FLOAT32, where
-    descended = _reference(name, torch.float32, SIMPLE, False)
-    assert not torch.equal(_reference(name, torch.float32, SIMPLE, False, maximize=True)["matrix"], descended["matrix"])
+    descended, _ = _reference(name, torch.float32, SIMPLE, False)
+    ascended, _ = _reference(name, torch.float32, SIMPLE, False, maximize=True)
+    assert not torch.equal(ascended["matrix"], descended["matrix"])
 
 
 GLOBAL_NORM = thalweg.get("nsgda").recipe.but(scale=UnitNorm("model"))

@@ -25,17 +25,19 @@ STACK_ELEMENTS = 1 << 25
 class Chunk:
     """Works that share everything, run as one.
 
-    A single one runs on its tensors as they are; several of an element-wise recipe joined end to end into one tensor,
-    which costs two copies in cache and saves an operation per tensor; several of any other recipe as ``Many``.
-    ``fast``: whole-matrix functions in their fast forms, and even one large tensor as ``Many``: fewer temporaries.
+    Of an element-wise recipe a single one runs on its tensors as they are, several are joined end to end into one
+    tensor, which costs two copies in cache and saves an operation per tensor. Any other recipe runs as ``Many``, one
+    work too, so that company changes no bit. ``fast``, which the reference engine is not: whole-matrix functions in
+    their fast forms, and one large tensor as ``Many`` whatever its recipe: fewer temporaries.
     """
 
     def __init__(self, works: list[Work], fast: bool = True) -> None:
         self.works = works
         self.fast = fast
         first = works[0]
-        self.many = len(works) > 1 or (fast and first.param.numel() > CHUNK_ELEMENTS)
-        self.joined = len(works) > 1 and first.rule.recipe.scope == "element" and all(map(_joinable, works))
+        apart = first.rule.recipe.scope == "element"
+        self.many = len(works) > 1 or (fast and (not apart or first.param.numel() > CHUNK_ELEMENTS))
+        self.joined = len(works) > 1 and apart and all(map(_joinable, works))
         self.dtype = first.compute_dtype
         cast = first.cast
         self.layout = layout = first.layout
