@@ -182,11 +182,7 @@ def _overall_findings(overall: Json, tasks: Sequence[Json]) -> list[str]:
     most = max(row["targets_reached"] for row in rows)
     reaching = [row["label"] for row in rows if row["targets_reached"] == most]
     found.append(f"Most targets, {most} of {len(overall['tasks'])}, are reached by {_several(reaching, len(rows))}.")
-    refused = [
-        f"{row['label']} on {task['name']}" for task in tasks for row in task["standings"] if row["status"] == "refused"
-    ]
-    if refused:
-        found.append(f"Refused, since the optimizer cannot train the model: {listing(refused)}.")
+    found += [f"The model of {task['name']} cannot be trained by {who}." for task in tasks if (who := _refusing(task))]
     return found
 
 
@@ -198,13 +194,11 @@ def _task_findings(task: Json) -> list[str]:
     if behind and len(behind) < len(ranked) - 1:
         verb = "is" if len(behind) == 1 else "are"
         found.append(f"Behind it by a sign test over seeds {verb} {listing(behind)}.")
-    for status, sentence in (
-        ("diverged", "Nowhere in the search did most runs of {} end without diverging."),
-        ("refused", "The model cannot be trained by {}."),
-    ):
-        lost = [row["label"] for row in rows if row["status"] == status]
-        if lost:
-            found.append(sentence.format(listing(lost)))
+    lost = [row["label"] for row in rows if row["status"] == "diverged"]
+    if lost:
+        found.append(f"Nowhere in the search did most runs of {listing(lost)} end without diverging.")
+    if who := _refusing(task):
+        found.append(f"The model cannot be trained by {who}.")
     return found + _target_findings(task, ranked) + _default_findings(task, ranked)
 
 
@@ -237,6 +231,12 @@ def _default_findings(task: Json, ranked: Sequence[Json]) -> list[str]:
         return []
     best, worst = (f"{row['label']} ({regret(task, row)})" for row in (least, most))
     return [f"The default settings cost least for {best} and most for {worst}, against the best found on validation."]
+
+
+def _refusing(task: Json) -> str:
+    """Who cannot train a task's model."""
+    names = [row["label"] for row in task["standings"] if row["status"] == "refused"]
+    return "any of these optimizers" if len(names) == len(task["standings"]) else listing(names)
 
 
 def _several(names: Sequence[str], total: int) -> str:
