@@ -31,15 +31,12 @@ from thalweg.recipe import Recipe
 CHUNK = 8
 #: The sizes seen when a graph is compiled must not decide whether it runs on one core: it will serve other sizes.
 OPTIONS: dict[str, Any] = {"cpp.min_chunk_size": 1, **numbers.OPTIONS}
-#: Codecs are long formulas over little memory: they are worked out where they are needed instead of being stored.
-CODED: dict[str, Any] = {
-    **OPTIONS,
-    "realize_opcount_threshold": 1 << 30,
-    "realize_reads_threshold": 1 << 30,
-    "cpp.enable_floating_point_contract_flag": "fast",
-}
+#: What several reductions or blocks need is worked out for each: stored, it would be as large as the parameter.
+ANEW: dict[str, Any] = {**OPTIONS, "realize_opcount_threshold": 1 << 30, "realize_reads_threshold": 1 << 30}
+#: Codecs are long formulas over little memory.
+CODED: dict[str, Any] = {**ANEW, "cpp.enable_floating_point_contract_flag": "fast"}
 #: Along an axis that is not the last, a large matrix is reduced in pieces of at most so many rows first.
-PIECE, LARGE = 16, 1 << 16
+PIECE, LARGE = 32, 1 << 16
 #: How many patterns of present gradients a plan is kept for.
 PLANS = 16
 
@@ -113,7 +110,8 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
         with mode:
             inputs.append(torch.empty_strided(shape, stride, dtype=t.dtype, device=t.device))
     try:
-        code = torch._inductor.compile(graph.module, inputs, options=CODED if graph.blocks else OPTIONS)
+        options = CODED if graph.blocks else ANEW if graph.pieces else OPTIONS
+        code = torch._inductor.compile(graph.module, inputs, options=options)
     except Exception as error:
         raise NotCompiled(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])) from error
     # The axes of one tensor and its smaller state are equal by construction; anything else would fix a size.

@@ -220,8 +220,14 @@ technique("clip_rms", source="arXiv 1804.04235")(ClipRMS)
 
 
 def _sigma(stack: Tensor) -> Tensor:
-    """The largest singular value of each matrix of a stack, axes after the second flattened."""
-    return torch.linalg.matrix_norm(stack.flatten(2), 2)
+    """The largest singular value of each matrix of a stack, axes after the second flattened.
+
+    The root of the largest eigenvalue of the smaller Gram matrix: for the largest one that is as exact as a singular
+    value decomposition, which takes tens of times as long on a long matrix.
+    """
+    matrix = stack.flatten(2)
+    gram = matrix @ matrix.mT if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT @ matrix
+    return torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0).sqrt()
 
 
 @dataclass(frozen=True, repr=False)
