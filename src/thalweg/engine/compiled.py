@@ -32,9 +32,11 @@ CHUNK = 8
 #: The sizes seen when a graph is compiled must not decide whether it runs on one core: it will serve other sizes.
 OPTIONS: dict[str, Any] = {"cpp.min_chunk_size": 1, **numbers.OPTIONS}
 #: What several reductions or blocks need is worked out for each: stored, it would be as large as the parameter.
-ANEW: dict[str, Any] = {**OPTIONS, "realize_opcount_threshold": 1 << 30, "realize_reads_threshold": 1 << 30}
+ANEW: dict[str, Any] = dict.fromkeys(
+    ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 1 << 30
+)
 #: Codecs are long formulas over little memory.
-CODED: dict[str, Any] = {**ANEW, "cpp.enable_floating_point_contract_flag": "fast"}
+CODED: dict[str, Any] = {**OPTIONS, **ANEW, "cpp.enable_floating_point_contract_flag": "fast"}
 #: Along an axis that is not the last, a large matrix is reduced in pieces of at most so many rows first.
 PIECE, LARGE = 32, 1 << 16
 #: How many patterns of present gradients a plan is kept for.
@@ -110,7 +112,7 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
         with mode:
             inputs.append(torch.empty_strided(shape, stride, dtype=t.dtype, device=t.device))
     try:
-        options = CODED if graph.blocks else ANEW if graph.pieces else OPTIONS
+        options = CODED if graph.blocks else {**OPTIONS, **ANEW} if graph.pieces else OPTIONS
         code = torch._inductor.compile(graph.module, inputs, options=options)
     except Exception as error:
         raise NotCompiled(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])) from error
