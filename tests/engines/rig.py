@@ -115,9 +115,14 @@ def run(
         set_gradients(params, t)
         opt.step(loss=loss_at(t))
         if sizes is not None:
-            numbers = {key: v for key, v in everything(opt, params).items() if v.numel() == 1}
-            sizes.update({key: max(sizes.get(key, 0.0), abs(v).item()) for key, v in numbers.items()})
+            note_sizes(sizes, everything(opt, params))
     return opt
+
+
+def note_sizes(sizes: dict[str, float], found: dict[str, Tensor]) -> None:
+    """Keep the largest magnitude that every lone number has had."""
+    numbers = {name: v for name, v in found.items() if v.numel() == 1}
+    sizes.update({name: max(sizes.get(name, 0.0), abs(v).item()) for name, v in numbers.items()})
 
 
 def everything(opt: thalweg.Optimizer, params: dict[str, Parameter]) -> dict[str, Tensor]:

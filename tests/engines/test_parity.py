@@ -20,6 +20,7 @@ from engines.rig import (
     build,
     everything,
     loss_at,
+    note_sizes,
     parameters,
     run,
     set_gradients,
@@ -111,7 +112,7 @@ def test_bfloat16_within_one_rounding(name: str, engine: str, few: None, record_
     params, expected = parameters(torch.bfloat16, SIMPLE), parameters(torch.bfloat16, SIMPLE)
     opt, reference = build(name, params, engine), build(name, expected, "reference")
     worst, neighbours, count = 0.0, 0, 0
-    largest: dict[tuple[str, str], float] = {}
+    sizes: dict[str, float] = {}
     for t in range(1, STEPS + 1):
         set_gradients(params, t)
         set_gradients(expected, t)
@@ -126,13 +127,9 @@ def test_bfloat16_within_one_rounding(name: str, engine: str, few: None, record_
             count += difference.numel()
             with torch.no_grad():
                 params[key].copy_(want)
-            for role, value in opt.state.get(params[key], {}).items():
-                exact = reference.state[want][role]
-                if value.numel():
-                    assert value.dtype == exact.dtype
-                    # A signed number (MoMo's <g, p>) passes through zero: its size is the largest it has been.
-                    largest[key, role] = max(largest.get((key, role), 0.0), float(exact.abs().max()))
-                    worst = max(worst, float((value - exact).abs().max()) / (largest[key, role] or 1))
+        exact = everything(reference, expected)
+        note_sizes(sizes, exact)  # MoMo's <g, p> passes through zero
+        worst = max(worst, worst_error(everything(opt, params), exact, sizes)[0])
     record_property("error", worst)
     assert worst <= FLOAT32
     assert neighbours <= count / 100  # a neighbour is the exception

@@ -32,11 +32,12 @@ CHUNK = 8
 #: The sizes seen when a graph is compiled must not decide whether it runs on one core: it will serve other sizes.
 OPTIONS: dict[str, Any] = {"cpp.min_chunk_size": 1, **numbers.OPTIONS}
 #: What several reductions or blocks need is worked out for each: stored, it would be as large as the parameter.
-ANEW: dict[str, Any] = dict.fromkeys(
-    ("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 1 << 30
-)
+ANEW: dict[str, Any] = {
+    **OPTIONS,
+    **dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 1 << 30),
+}
 #: Codecs are long formulas over little memory.
-CODED: dict[str, Any] = {**OPTIONS, **ANEW, "cpp.enable_floating_point_contract_flag": "fast"}
+CODED: dict[str, Any] = {**ANEW, "cpp.enable_floating_point_contract_flag": "fast"}
 #: Along an axis that is not the last, a large matrix is reduced in pieces of at most so many rows first.
 PIECE, LARGE = 32, 1 << 16
 #: How many patterns of present gradients a plan is kept for.
@@ -112,7 +113,7 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
         with mode:
             inputs.append(torch.empty_strided(shape, stride, dtype=t.dtype, device=t.device))
     try:
-        options = CODED if graph.blocks else {**OPTIONS, **ANEW} if graph.pieces else OPTIONS
+        options = CODED if graph.blocks else ANEW if graph.pieces else OPTIONS
         code = torch._inductor.compile(graph.module, inputs, options=options)
     except Exception as error:
         raise NotCompiled(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])) from error
@@ -211,11 +212,6 @@ class _Chunk:
             inputs["grad", i] = self.alias(grad, numel)
         return inputs
 
-    def seen(self, key: tuple[Any, ...], t: Tensor, barrier: int | None) -> Tensor:
-        """An input as the graph up to a barrier takes it."""
-        split = barrier is not None and key[0] in ("param", "grad")
-        return self.key.structure.split(t) if split else t
-
     def template(self, barrier: int | None) -> tuple[list[Any], list[tuple[int, tuple[Any, ...]]]]:
         """The kernel's arguments as far as they never change, and where the changing ones go."""
         if barrier not in self.templates:
@@ -227,7 +223,7 @@ class _Chunk:
                     shape = (min(like.shape[0], 2), *like.shape[1:])
                     arguments.append(_scratch(j, shape, like.dtype, like.device))
                 elif key in self.fixed:
-                    arguments.append(self.seen(key, self.fixed[key], barrier))
+                    arguments.append(self.fixed[key])
                 else:
                     arguments.append(None)
                     changing.append((j, key))
@@ -376,8 +372,13 @@ class _Run:
         fixed, changing = self.chunk.template(barrier)
         arguments = fixed.copy()
         for j, key in changing:
-            arguments[j] = self.chunk.seen(key, self.inputs[key], barrier)
-        return _kernel(self.chunk.key, barrier)(*arguments)
+            arguments[j] = self.inputs[key]
+        kernel = _kernel(self.chunk.key, barrier)
+        if kernel.graph.pieces:
+            split = self.chunk.key.structure.split
+            pairs = zip(kernel.graph.inputs, arguments, strict=True)
+            arguments = [split(t) if key[0] in ("param", "grad") else t for key, t in pairs]
+        return kernel(*arguments)
 
     def ask(self) -> parts.Asked | None:
         if self.instead is None:
