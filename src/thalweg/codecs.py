@@ -121,6 +121,11 @@ def _bent(x: Any, bends: tuple[Line, ...], sign: int) -> Any:
     return value
 
 
+def _signed(size: Any, x: Any) -> Any:
+    """``size`` with the sign of x; torch's own is a call that takes every register."""
+    return torch.where(x < 0, -size, size)
+
+
 def block_length(shape: tuple[int, ...], bits: int) -> int | None:
     """The longest legal block that divides the rows of a tensor into equal pieces; None where there is none."""
     row = math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
@@ -194,7 +199,7 @@ class Blockwise:
         place = position - zero
         n = (place.abs() if self.signed else place) - 1
         value = torch.where(n < 0, 0.0, _bent(n, _bends(self.bits, self.signed)[0], 1).clamp(max=1.0))
-        return (torch.copysign(value, place) if self.signed else value) * scale
+        return (_signed(value, place) if self.signed else value) * scale
 
     def encode(self, value: Any, top: Any) -> tuple[Any, Any]:
         """The nearest codes of numbers ``(blocks, *fold)`` whose largest magnitudes are ``top``, and the scales.
@@ -216,12 +221,13 @@ class Blockwise:
         size = share.abs() if self.signed else share
         n = _bent(size, _bends(self.bits, self.signed)[1], -1)
         last = 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 2  # the one below 1
-        place = (n.floor() + 1).clamp(0, last)
+        n = n.floor() if self.signed else n.floor().relu()
+        place = last - (last - 1 - n).relu()  # at most the last; torch's clamp looks out for NaN
         one = (codebook(self.bits, self.signed)[-2] + 1) / 2
         if self.signed:
-            place = torch.copysign(place, share) + (2 ** (self.bits - 1) - 1)
+            place = _signed(place, share) + (2 ** (self.bits - 1) - 1)
         else:
-            place = torch.where(share > 0, place.clamp(min=1), 0.0)
+            place = torch.where(share > 0, place, 0.0)
         return torch.where(share > one, float(2**self.bits - 1), place)
 
 

@@ -89,6 +89,10 @@ class Recipe:
         """The widest part of a tensor any slot must see at once."""
         return max((slot.scope for _, slot in self.slots()), key=SCOPES.index, default="element")
 
+    def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A shape that stands for all those that the recipe's formulas treat like this one."""
+        return max((slot.alike(shape) for _, slot in self.slots()), default=(1,) * len(shape))
+
     @cached_property
     def couples(self) -> str:
         """What the tensors are coupled over by totals: "" (nothing), "group" or "model"."""

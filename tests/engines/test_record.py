@@ -150,7 +150,7 @@ WITH_OPTIONS: list[tuple[str, dict[str, Any], int, int]] = [
 def _scalars(recipe: Recipe) -> tuple[list[tuple[str, str]], Structure]:
     h = {**flatten(join(recipe.hypers())), **recipe.group_numbers, "k": 1, "loss_count": 1}
     numbers, flags = layout(recipe.scalars(h, 2, dict(recipe.numbers)))
-    return numbers, Structure(flags, ndim=2)
+    return numbers, Structure(flags, shape=(1, 1))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,7 +181,7 @@ def test_measuring_stores_nothing(name: str, count: int) -> None:
     numbers, structure = _scalars(recipe)
     if recipe.scope in ("row", "matrix"):
         count = 1
-    for barrier in range(len(barriers(recipe, 2))):
+    for barrier in range(len(barriers(recipe, (1, 1)))):
         graph, _ = record(recipe, numbers, structure, count, barrier)
         called = [n.target for n in graph.module.graph.nodes if n.op == "call_method"]
         assert graph.stores == ()
@@ -205,7 +205,7 @@ def test_measuring_stores_nothing(name: str, count: int) -> None:
     )
 
 
-MEASURED = [n for n in NAMES if (r := thalweg.get(n).recipe).scope != "matrix" and barriers(r, 2)]
+MEASURED = [n for n in NAMES if (r := thalweg.get(n).recipe).scope != "matrix" and barriers(r, (1, 1))]
 
 
 @pytest.mark.parametrize("name", ["lamb", "larc", "nsgda", "adafactor", "adams", "schedulefree_adamw"])
@@ -213,7 +213,7 @@ def test_numbers_are_worked_out_before_the_elements(name: str) -> None:
     """What follows from numbers alone is computed apart from the tensors, which read it from one place."""
     recipe = thalweg.get(name).recipe
     numbers, structure = _scalars(recipe)
-    structure = replace(structure, ndim=2 if recipe.scope == "row" else 1)
+    structure = replace(structure, shape=(1, 1) if recipe.scope == "row" else (1,))
     graph, _ = record(recipe, numbers, structure, 1, None)
     small: dict[Any, bool] = {}  # and whether it took arithmetic
     inputs = iter(graph.inputs)
@@ -234,7 +234,7 @@ def test_numbers_are_worked_out_before_the_elements(name: str) -> None:
 def test_a_measuring_graph_changes_no_input(name: str) -> None:
     recipe = thalweg.get(name).recipe
     numbers, structure = _scalars(recipe)
-    for barrier in range(len(barriers(recipe, 2))):
+    for barrier in range(len(barriers(recipe, (1, 1)))):
         graph, _ = record(recipe, numbers, structure, 1, barrier)
         inputs = []
         for kind, *rest in graph.inputs:
@@ -243,7 +243,7 @@ def test_a_measuring_graph_changes_no_input(name: str) -> None:
             if kind == "scalars":
                 shape = (max(len(numbers), 1),)
             elif kind == "answer":
-                kinds = barriers(recipe, 2)[rest[0]][rest[1]]
+                kinds = barriers(recipe, (1, 1))[rest[0]][rest[1]]
                 shape = ((4,) if kinds.over == -1 else (5,)) if isinstance(kinds.over, int) else (1,)
             inputs.append(torch.rand(shape) + 0.5)
         copies = [t.clone() for t in inputs]

@@ -218,3 +218,35 @@ def test_the_square_view_follows_c_order(engine: str) -> None:
     for p in (plain, odd):
         _train(thalweg.SMMF([p], lr=0.1, engine=engine), [p], 1, 5)
     assert torch.equal(plain, odd)
+
+
+def test_the_largest_axes_are_found_by_the_order_of_sizes_alone() -> None:
+    """Shapes of one order share a kernel; a shape of another order, and one too small to factor, has its own."""
+    factored = thalweg.Factored(axes="largest", least=4)
+    alike = [factored.alike(shape) for shape in [(9, 5), (7, 4), (5, 9), (6, 6), (5, 3), (2, 2)]]
+    assert alike[0] == alike[1] and alike[2] == alike[3] and alike[4] == alike[5] == (1, 1)
+    assert len(set(alike)) == 3
+    for shape in [(9, 5), (5, 9), (6, 6), (5, 3), (8, 3, 9), (9, 9, 2, 9), (3, 4, 3)]:
+        assert factored.averaged(factored.alike(shape)) == factored.averaged(shape), shape
+
+
+@pytest.mark.parametrize("least", [0, 4])
+def test_the_largest_axes_in_every_order_compiled(least: int) -> None:
+    shapes = [(9, 5), (5, 9), (6, 6), (3, 7), (4, 8, 2), (8, 2, 4), (2, 4, 8)]
+    params = [[torch.nn.Parameter(torch.randn(shape)) for shape in shapes] for _ in range(2)]
+    kinds = {"reference": params[0], "compiled": params[1]}
+    for a, b in zip(*params, strict=True):
+        b.data.copy_(a.data)
+    opts = {
+        engine: thalweg.AdamW(ps, techniques=[thalweg.Factored(axes="largest", least=least)], engine=engine)
+        for engine, ps in kinds.items()
+    }
+    for _ in range(4):
+        for a, b in zip(*params, strict=True):
+            a.grad = b.grad = torch.randn_like(a)
+        for opt in opts.values():
+            opt.step()
+    for a, b in zip(*params, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    plan = next(iter(opts["compiled"]._compiled.plans.values()))
+    assert not plan.leftover

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
+from threading import Thread
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thalweg.engine import eager, numbers, parts
+from thalweg.engine import angles, eager, numbers, parts
 from thalweg.engine.joined import Joined, joinable
 from thalweg.engine.record import Graph, Kind, Structure, barriers, record
 from thalweg.engine.view import WIDE
@@ -29,6 +30,8 @@ from thalweg.recipe import Recipe
 
 #: Tensors in one call of a kernel: enough to hide the cost of the call, few enough to compile fast.
 CHUNK = 8
+#: The same where a step is several passes, and so several kernels to compile.
+PASSES_CHUNK = 4
 #: The sizes seen when a graph is compiled must not decide whether it runs on one core: it will serve other sizes.
 OPTIONS: dict[str, Any] = {"cpp.min_chunk_size": 1, **numbers.OPTIONS}
 #: What several reductions or blocks need is worked out for each: stored, it would be as large as the parameter.
@@ -36,8 +39,8 @@ ANEW: dict[str, Any] = {
     **OPTIONS,
     **dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 1 << 30),
 }
-#: Codecs are long formulas over little memory.
-CODED: dict[str, Any] = {**ANEW, "cpp.enable_floating_point_contract_flag": "fast"}
+#: Products and sums in one, for long formulas over little memory: codecs, angles.
+CONTRACTED: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "fast"}
 #: Along an axis that is not the last, a large matrix is reduced in pieces of at most so many rows first.
 PIECE, LARGE = 32, 1 << 16
 #: How many patterns of present gradients a plan is kept for.
@@ -74,6 +77,15 @@ class Kernel:
         return self.code(*arguments)
 
 
+@cache
+def _look_ahead() -> None:
+    """Find out beside other work which vectors the processor has; the compiler asks other processes, for a second."""
+    import torch._inductor.compile_fx  # whole, so that two threads do not import it
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+
+    Thread(target=valid_vec_isa_list, daemon=True).start()
+
+
 #: Graphs compiled by this process so far.
 graphs_compiled = 0
 
@@ -89,6 +101,8 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
+    if arguments[0].device.type == "cpu":
+        _look_ahead()
     sizes = ShapeEnv(duck_shape=False)  # two tensors of equal size must not share a symbol
     mode = FakeTensorMode(shape_env=sizes)
     alike: dict[Any, Tensor] = {}
@@ -112,8 +126,12 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
             shape, stride = torch.Size((like.shape[0], *t.shape[1:])), t.stride()
         with mode:
             inputs.append(torch.empty_strided(shape, stride, dtype=t.dtype, device=t.device))
+    angled = all(t.dtype != torch.float64 for t in arguments) and angles.expand(graph.module.graph)
+    graph.module.recompile()
+    options = ANEW if graph.blocks or graph.pieces else OPTIONS
+    if graph.blocks or angled:
+        options = {**options, **CONTRACTED}
     try:
-        options = CODED if graph.blocks else ANEW if graph.pieces else OPTIONS
         code = torch._inductor.compile(graph.module, inputs, options=options)
     except Exception as error:
         raise NotCompiled(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])) from error
@@ -306,12 +324,13 @@ class Engine:
             return None  # the parameter's layout changed after its state was made
         wide = param.device.type == "cpu"
         pieces = _pieces(rule.recipe, tuple(param.shape)) if shaped and wide else None
-        ndim = param.ndim if shaped else 1
-        structure = Structure(rule.flags, ndim, work.cast, rule.maximize, work.layout, wide, pieces)
+        shape = rule.recipe.alike(tuple(param.shape)) if shaped else (1,)
+        structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, wide, pieces)
         lengths = [tuple(min(n, 2) for n in s.shape) for s in work.state if s.shape != param.shape]
         memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
         # Codecs are long formulas for tensors that are not small: one to a call compiles in a fraction of the time.
-        count = 1 if shaped or work.layout.fold else CHUNK
+        several = PASSES_CHUNK if barriers(rule.recipe, shape) else CHUNK
+        count = 1 if shaped or work.layout.fold else several
         return Key(rule.recipe, tuple(rule.places), structure, count, memory)
 
 
@@ -319,7 +338,7 @@ def _pieces(recipe: Recipe, shape: tuple[int, ...]) -> tuple[int, int] | None:
     """The axis of a large tensor that is reduced but not the last, and the longest piece that divides it."""
     if math.prod(shape) < LARGE:
         return None
-    overs = [kind.over for kinds in barriers(recipe, len(shape)) for kind in kinds]
+    overs = [kind.over for kinds in barriers(recipe, recipe.alike(shape)) for kind in kinds]
     axes = {(over if isinstance(over, int) else over[0]) % len(shape) for over in overs if not isinstance(over, str)}
     for axis in sorted(axes - {len(shape) - 1}):
         length = max(n for n in range(1, PIECE + 1) if shape[axis] % n == 0 and n < shape[axis])

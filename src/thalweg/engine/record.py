@@ -41,6 +41,7 @@ class Kind(NamedTuple):
 class Structure:
     """What shapes a graph besides the recipe: the chosen flags, the axes it can see, casting, sign and storage.
 
+    ``shape`` is one that the recipe treats like the tensor's own (``Recipe.alike``), not its sizes.
     ``wide`` sums in float64. On a CPU that is more exact than the compiler's compensated float32 sums, takes three
     quarters of their time, and is one code for every size. ``pieces`` is an axis, and the length of the equal pieces in
     which measure graphs see and first reduce it. Down a column a processor reads a line of memory for each row; with
@@ -48,12 +49,16 @@ class Structure:
     """
 
     flags: tuple[tuple[str, str, bool], ...] = ()
-    ndim: int = 1
+    shape: tuple[int, ...] = (1,)
     cast: torch.dtype | None = None
     maximize: bool = False
     layout: Layout = Layout()  # noqa: RUF009
     wide: bool = False
     pieces: tuple[int, int] | None = None
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
     def split(self, t: Any) -> Any:
         """A tensor of the parameter's shape as measure graphs take it."""
@@ -167,7 +172,7 @@ def record(
             load("param", i),
             -grad if structure.maximize else grad,
             _Lazy(lambda role: coding.read(layout, role, lambda stored: load("state", i, stored))),
-            (1,) * structure.ndim,
+            structure.shape,
         )
         flow = recipe.flow(Bound(recipe, scalars), x)
         return x, coding.coded(flow, x, layout) if layout.coded else flow
@@ -251,24 +256,24 @@ def _sample(recipe: Recipe) -> tuple[list[tuple[str, str]], Structure]:
 
 
 @cache
-def barriers(recipe: Recipe, ndim: int = 1) -> list[list[Kind]]:
+def barriers(recipe: Recipe, shape: tuple[int, ...] = (1,)) -> list[list[Kind]]:
     """The reductions asked for at each barrier: ``(over, is mean)``."""
     numbers, structure = _sample(recipe)
-    return record(recipe, numbers, Structure(structure.flags, ndim), 1, None)[1]
+    return record(recipe, numbers, Structure(structure.flags, shape), 1, None)[1]
 
 
 @cache
 def traffic(recipe: Recipe, ndim: int = 2) -> tuple[int, ...]:
     """Elements read and written per parameter element by each graph, in order; smaller tensors count as nothing."""
     numbers, structure = _sample(recipe)
-    structure = Structure(structure.flags, ndim)
+    structure = Structure(structure.flags, recipe.alike((8,) * ndim))
     specs = recipe.state((8,) * ndim).items()
     whole = {role for role, spec in specs if spec.shape is None or math.prod(spec.shape) >= 8**ndim > 1}
 
     def full(key: tuple[Any, ...]) -> bool:
         return key[0] in ("param", "grad") or (key[0] == "state" and key[2] in whole)
 
-    kinds = barriers(recipe, ndim)
+    kinds = barriers(recipe, structure.shape)
     graphs = [record(recipe, numbers, structure, 1, b)[0] for b in [*range(len(kinds)), None]]
     return tuple(sum(full(key) for key in (*_read(g), *g.stores)) for g in graphs)
 

@@ -74,11 +74,11 @@ class Work:
 
     @property
     def form(self) -> tuple[int, ...]:
-        """The part of the shape the recipe can see: nothing, the number of axes, or all of it."""
-        scope = self.rule.recipe.scope
-        if scope == "matrix":
-            return tuple(self.param.shape)
-        return (self.param.ndim,) if scope == "row" else ()
+        """The part of the shape the recipe can see: nothing, the axes and what it chooses by their sizes, or all of it."""
+        recipe, shape = self.rule.recipe, tuple(self.param.shape)
+        if recipe.scope == "matrix":
+            return shape
+        return recipe.alike(shape) if recipe.scope == "row" else ()
 
 
 def gather(works: Iterable[Work], key: Callable[[Work], Hashable], limit: int, count: int) -> list[list[Work]]:

@@ -89,6 +89,8 @@ class Slot:
 
     * ``place``: where in a recipe it belongs, for slots that ``techniques=[...]`` may add to any optimizer.
     * ``scope``: the widest part of a tensor the formula must see at once, one of ``SCOPES``.
+    * ``alike(shape)``: a shape that stands for all those that the formula treats like this one; ones, unless it goes by
+      sizes. A graph is recorded for it and serves them all.
     * ``couples``: "group" or "model" where tensors depend on each other through totals over the group or model.
     * ``hypers()``: the numbers it reads from the parameter group, by reference, with default and range.
     * ``state(shape)``: the tensors it keeps for a parameter of that shape, by role.
@@ -128,6 +130,9 @@ class Slot:
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
         return {}
+
+    def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (1,) * len(shape)
 
     def advance(self, group: dict[str, Any], loss: float | None) -> None:
         pass

@@ -26,6 +26,9 @@ class Chain(Slot):
     def scope(self) -> str:  # type: ignore[override]
         return max((slot.scope for slot in self.slots), key=SCOPES.index)
 
+    def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return max(slot.alike(shape) for slot in self.slots)
+
     @property
     def couples(self) -> str:  # type: ignore[override]
         return max(slot.couples for slot in self.slots)

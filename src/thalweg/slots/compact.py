@@ -82,7 +82,7 @@ class Factored(Compact):
 
     @property
     def scope(self) -> str:  # type: ignore[override]
-        return {"largest": "matrix", "none": "element"}.get(self.axes, "row")
+        return "element" if self.axes == "none" else "row"
 
     def into(self, recipe: Any) -> Any:
         own = replace(self, eps=1e-30) if isinstance(self.eps, str) else self
@@ -102,6 +102,12 @@ class Factored(Compact):
             return (-1,), (-2,)
         second, first = sorted(range(ndim), key=lambda i: (shape[i], i))[-2:]
         return ((first,), (second,)) if shape[second] >= self.least else None
+
+    def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if self.axes != "largest" or self.averaged(shape) is None:
+            return super().alike(shape)
+        order = sorted(range(len(shape)), key=lambda i: (shape[i], i))
+        return tuple(self.least + 1 + order.index(i) for i in range(len(shape)))
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
         full, row, col = self.names
