@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from itertools import chain
 from threading import Thread
 from typing import Any
@@ -80,7 +81,7 @@ class Kernel:
 @cache
 def _look_ahead() -> None:
     """Find out beside other work which vectors the processor has; the compiler asks other processes, for a second."""
-    import torch._inductor.compile_fx  # whole, so that two threads do not import it
+    import_module("torch._inductor.compile_fx")  # all that a compilation needs, so that two threads import nothing
     from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 
     Thread(target=valid_vec_isa_list, daemon=True).start()

@@ -74,7 +74,7 @@ class Work:
 
     @property
     def form(self) -> tuple[int, ...]:
-        """The part of the shape the recipe can see: nothing, the axes and what it chooses by their sizes, or all of it."""
+        """The part of the shape the recipe can see: nothing, the axes as far as it chooses by them, or all."""
         recipe, shape = self.rule.recipe, tuple(self.param.shape)
         if recipe.scope == "matrix":
             return shape
