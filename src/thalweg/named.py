@@ -81,7 +81,7 @@ class Named(Optimizer):
         values = [bool(v) if isinstance(v := group[k], float) else v for k in self.structure]
         cls: Any = type(self)
         try:
-            return _build(cls, self.techniques, self._outer_of(group), *values)
+            return _build(cls, self.techniques, self._outer_of(group), repr(values), *values)
         except TypeError:
             for key, value in zip(self.structure, values, strict=True):
                 if type(value).__hash__ is None:
@@ -105,5 +105,6 @@ class Named(Optimizer):
 
 
 @cache
-def _build(cls: Any, techniques: tuple[Slot, ...], outer: Slot | None, *values: Any) -> Recipe:
+def _build(cls: Any, techniques: tuple[Slot, ...], outer: Slot | None, written: str, *values: Any) -> Recipe:
+    # ``written`` tells apart what is equal, but not alike: ("power", 2) is legal, ("power", 2.0) is not.
     return with_techniques(cls.build(**dict(zip(cls.structure, values, strict=True))), techniques, outer)

@@ -343,9 +343,10 @@ class Optimizer(torch.optim.Optimizer):
                 tensors = storage.tensors(state, p, recipe, kept, h)
                 t = int(state["step"].item()) + 1
                 numbers = {k: state[k].item() for k in start} if start else {}
-                at = (t, *numbers.values())
+                shape = storage.real_shape(p) if recipe.sized else None
+                at = (t, shape, *numbers.values())
                 if at not in rules:
-                    rule = Rule.of(recipe, recipe.scalars(h, t, numbers), group["maximize"], h, len(hosts))
+                    rule = Rule.of(recipe, recipe.scalars(h, t, numbers, shape), group["maximize"], h, len(hosts))
                     rules[at] = rule, {"step": t, **numbers}
                 rule, after = rules[at]
                 steps.append((state, after))

@@ -89,6 +89,17 @@ class Recipe:
         """The widest part of a tensor any slot must see at once."""
         return max((slot.scope for _, slot in self.slots()), key=SCOPES.index, default="element")
 
+    @cached_property
+    def asks(self) -> bool:
+        """Whether whole matrices are seen by what slots ask for alone, and all else is element-wise."""
+        seeing = [link for _, slot in self.slots() for link in slot.links if link.scope in ("row", "matrix")]
+        return bool(seeing) and all(link.asks for link in seeing)
+
+    @cached_property
+    def sized(self) -> bool:
+        """Whether a step's numbers depend on a parameter's shape."""
+        return any(link.sized for _, slot in self.slots() for link in slot.links)
+
     def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape that stands for all those that the recipe's formulas treat like this one."""
         return max((slot.alike(shape) for _, slot in self.slots()), default=(1,) * len(shape))
@@ -150,8 +161,12 @@ class Recipe:
             states[shape] = {role: spec for _, slot in self.slots() for role, spec in slot.state(shape).items()}
         return states[shape]
 
-    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Scalars:
+    def scalars(
+        self, h: Mapping[str, Any], t: int, numbers: dict[str, float], shape: tuple[int, ...] | None = None
+    ) -> Scalars:
         """This step's host numbers of every slot, in float64; ``numbers`` moves on in place.
+
+        ``shape`` is of the parameter, for ``sized`` recipes.
 
         In a silent step (see ``silent``) slots see the numbers of the first one that moves.
         """
@@ -161,7 +176,7 @@ class Recipe:
         for slot in (self.rate, self.outer):
             if slot is not None:
                 lr = slot.lr({**h, "lr": lr}, t)
-        h = {**h, "lr": lr}
+        h = {**h, "lr": lr, "shape": shape}
         found: Scalars = {"": {} if lr is None else {"lr": lr}}
         if self.silent:
             found[""]["silent"] = silent

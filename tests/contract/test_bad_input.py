@@ -374,3 +374,10 @@ def test_routing_errors() -> None:
         thalweg.route(model, matrixes={"recipe": MUON})
     with pytest.raises(ValueError, match=r"0\.bias.*rest=dict"):
         thalweg.route(model, matrices={"recipe": MUON})
+
+
+def test_what_is_equal_to_a_legal_option_is_looked_at_again() -> None:
+    """2 and 2.0 are equal; what was built for one is not given out for the other."""
+    thalweg.get("adamw2").cls(make_params(), sigma=("power", 7))
+    with pytest.raises(ValueError, match="sigma"):
+        thalweg.get("adamw2").cls(make_params(), sigma=("power", 7.0))

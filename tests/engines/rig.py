@@ -155,7 +155,12 @@ def worst_error(
 
 def assert_compiled(opt: thalweg.Optimizer, params: dict[str, Parameter]) -> None:
     """All but what no kernel can serve went through kernels, and those were compiled."""
-    if any(opt.recipe_of(group).scope != "matrix" for group in opt.param_groups):
+
+    def uncompiled(group: dict[str, Any]) -> bool:
+        recipe = opt.recipe_of(group)
+        return recipe.scope == "matrix" and not recipe.asks
+
+    if not all(map(uncompiled, opt.param_groups)):
         assert compiled._kernel.cache_info().currsize > 0
         assert compiled.graphs_compiled > 0
     assert opt._compiled.plans, "no step was planned"
@@ -165,11 +170,10 @@ def assert_compiled(opt: thalweg.Optimizer, params: dict[str, Parameter]) -> Non
         served = [owners[i] for chunk in plan.chunks for place in chunk.at for i in place]
         left = [owners[i] for i in plan.leftover]
         # A recipe of whole matrices leaves every tensor to the foreach engine.
-        assert served or all(opt.recipe_of(group).scope == "matrix" for group in opt.param_groups)
+        assert served or all(map(uncompiled, opt.param_groups))
         assert len(served) + len(left) == len(owners)
         for p in left:
             group = next(g for g in opt.param_groups if any(p is q for q in g["params"]))
-            scope = opt.recipe_of(group).scope
-            shaped = scope == "row" and p.ndim > 1
+            shaped = opt.recipe_of(group).scope in ("row", "matrix") and p.ndim > 1
             gaps = p.untyped_storage().nbytes() > p.nbytes
-            assert scope == "matrix" or p.numel() < 2 or gaps or (shaped and not p.is_contiguous())
+            assert uncompiled(group) or p.numel() < 2 or gaps or (shaped and not p.is_contiguous())

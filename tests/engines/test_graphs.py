@@ -23,8 +23,8 @@ from thalweg.lab.bench_probes import graph_count
 BLOCK = [(80,), (80,), (80, 240), (240,), (80, 80), (80,), (80,), (80,), (80, 320), (320,), (320, 80), (80,)]
 GPT2: list[tuple[int, ...]] = [(500, 80), (64, 80), *(3 * BLOCK), (80,), (80,)]
 SRC = Path(thalweg.__file__).parents[1]
-#: Whose every tensor goes to the foreach engine, as whole matrices do (Muon has AdamW for the rest).
-UNCOMPILED = [n for n in NAMES if thalweg.get(n).recipe.scope == "matrix" and n != "muon"]
+#: Whose every tensor goes to the foreach engine, as formulas over whole matrices do.
+UNCOMPILED = [n for n in NAMES if (r := thalweg.get(n).recipe).scope == "matrix" and not r.asks]
 
 
 def _compiled_by(opt: torch.optim.Optimizer, steps: int = 1) -> int:
@@ -226,3 +226,29 @@ def test_kernels_use_all_cores_whatever_sizes_they_were_compiled_on() -> None:
     loops = [text for text in kernels if "omp for" in text or "void  kernel" in text]
     assert loops
     assert all("#pragma omp parallel" in text for text in loops)
+
+
+@pytest.mark.parametrize("state", ["float32", "int8"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_whole_matrices_that_are_asked_for_alone_go_through_kernels(parts: int, state: str) -> None:
+    """Muon: one kernel before the products and one after them, whatever the shapes, the parts and the storage."""
+    compiled.forget()
+    shapes = [(192, 64), (96, 96), (48, 128), (96, 8, 3, 3)]
+    params = [[Parameter(torch.randn(shape)) for shape in shapes] for _ in range(2)]
+    for a, b in zip(*params, strict=True):
+        b.data.copy_(a.data)
+    names = ("reference", "compiled")
+    groups = [{"params": ps, "parts": parts} for ps in params]
+    opts = [thalweg.Muon([g], state=state, engine=e) for g, e in zip(groups, names, strict=True)]
+    before = graph_count()
+    for _ in range(4):
+        for a, b in zip(*params, strict=True):
+            a.grad = b.grad = torch.randn_like(a)
+        for opt in opts:
+            opt.step()
+    # Blocks are as long as rows here, and no two shapes have rows of one length.
+    assert graph_count() - before == (2 if state == "float32" else 2 * 4)
+    plan = next(iter(opts[1]._compiled.plans.values()))
+    assert plan.leftover == []
+    for a, b in zip(*params, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 if state == "int8" else 2e-5)

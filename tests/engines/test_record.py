@@ -149,7 +149,7 @@ WITH_OPTIONS: list[tuple[str, dict[str, Any], int, int]] = [
 
 def _scalars(recipe: Recipe) -> tuple[list[tuple[str, str]], Structure]:
     h = {**flatten(join(recipe.hypers())), **recipe.group_numbers, "k": 1, "loss_count": 1}
-    numbers, flags = layout(recipe.scalars(h, 2, dict(recipe.numbers)))
+    numbers, flags = layout(recipe.scalars(h, 2, dict(recipe.numbers), (8, 8)))
     return numbers, Structure(flags, shape=(1, 1))
 
 

@@ -315,7 +315,11 @@ class Engine:
         rule, param = work.rule, work.param
         scope = rule.recipe.scope
         shaped = scope == "row" and param.ndim > 1
-        if scope == "matrix" or param.numel() < 2 or not _dense(param):
+        matrix = scope == "matrix"
+        # On an accelerator matrices are stacked, which is the foreach engine's.
+        if matrix and not (rule.recipe.asks and param.device.type == "cpu" and param.is_contiguous()):
+            return None
+        if param.numel() < 2 or not _dense(param):
             return None
         if work.layout.fold and (shaped or not param.is_contiguous()):
             return None
@@ -331,7 +335,7 @@ class Engine:
         memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
         # Codecs are long formulas for tensors that are not small: one to a call compiles in a fraction of the time.
         several = PASSES_CHUNK if barriers(rule.recipe, shape) else CHUNK
-        count = 1 if shaped or work.layout.fold else several
+        count = 1 if shaped or matrix or work.layout.fold else several
         return Key(rule.recipe, tuple(rule.places), structure, count, memory)
 
 
@@ -422,13 +426,16 @@ class _Run:
             kinds = self.chunk.kinds[self.barrier]
             outputs = iter(self.call(self.barrier))
             asked: parts.Asked = []
-            for q, (over, how, slot) in enumerate(kinds):
+            for q, (over, how, slot, function, given) in enumerate(kinds):
                 if over in WIDE:
                     asked.append(parts.Totals([next(outputs)[: len(self.chunk.at)]], how, slot))
                     continue
                 asked.append(None)
                 if over == "tensor":
                     self.inputs["answer", self.barrier, q] = next(outputs).to(compute)
+                elif function:
+                    # One matrix a call, so the first tensor is all there is.
+                    self.inputs["answer", self.barrier, q, 0] = self.of_matrix(next(outputs), function, given)
                 else:
                     for i in range(self.chunk.key.count):
                         self.inputs["answer", self.barrier, q, i] = next(outputs).to(compute)
@@ -436,6 +443,12 @@ class _Run:
             if any(asked):
                 return asked
         return None
+
+    def of_matrix(self, value: Tensor, function: Callable[..., Tensor], given: tuple[int, ...]) -> Tensor:
+        """A function of the whole matrix that a measure graph has left in storage order."""
+        (work,) = self.works
+        numbers = [work.rule.numbers[place] for place in given]
+        return function(value.view(1, *work.param.shape), *numbers).view(value.shape).to(value.dtype)
 
     def tell(self, totals: list[Tensor | None]) -> None:
         self.told.append(totals)

@@ -87,7 +87,7 @@ class Chunk:
         if request.over == "matrix":
             stacks = [_stack(self.each(value)) for value in (request.value, *request.others)]
             function = (self.fast and request.fast) or request.function
-            return self.pack(list(function(*stacks).unbind()))
+            return self.pack(list(function(*stacks, *request.given).unbind()))
         return self.pack([reduce(t, request.over, request.how) for t in self.each(request.value)])
 
     def ask(self) -> Asked | None:

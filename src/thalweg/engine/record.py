@@ -23,7 +23,7 @@ from thalweg.engine import numbers as arithmetic
 from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.recipe import Recipe, Scalars
 from thalweg.rounding import stochastic
-from thalweg.slots.base import Over, Slot
+from thalweg.slots.base import Over, Request, Slot
 
 #: Reductions that leave one number of a tensor.
 WHOLE = ("tensor", *WIDE)
@@ -35,6 +35,8 @@ class Kind(NamedTuple):
     over: Over
     how: str
     slot: Slot | None
+    function: Callable[..., Any] | None = None  # of whole matrices
+    given: tuple[int, ...] = ()  # the places of its numbers in a tensor's row
 
 
 @dataclass(frozen=True)
@@ -206,11 +208,12 @@ def record(
             return recorder.finish((), tuple(stores), prune=False), kinds
         at = len(kinds)
         columns = list(zip(*(requests(a) for a in asked), strict=True))
-        kinds.append([Kind(column[0].over, column[0].how, column[0].slot) for column in columns])
+        kinds.append([_kind(column[0]) for column in columns])
         if at == barrier:
             for column in columns:
                 over, how = column[0].over, column[0].how
-                found = [_reduced(v, over, how, structure) for r in column for v in (r.value, *r.others)]
+                values = [v for r in column for v in (r.value, *r.others)]
+                found = values if over == "matrix" else [_reduced(v, over, how, structure) for v in values]
                 outputs += [torch.stack(found) if count > 1 else found[0].reshape(1)] if over in WHOLE else found
             return recorder.finish(tuple(outputs), (), prune=True), kinds
         replies = []
@@ -224,6 +227,11 @@ def record(
                 else:
                     found.append(recorder.input("answer", at, q))
             replies.append(answer(a, found))
+
+
+def _kind(request: Request) -> Kind:
+    places = tuple(number.node.args[1] for number in request.given)
+    return Kind(request.over, request.how, request.slot, request.fast or request.function, places)
 
 
 def _reduced(value: Any, over: Over, how: str, structure: Structure) -> Any:
@@ -250,7 +258,7 @@ def _sample(recipe: Recipe) -> tuple[list[tuple[str, str]], Structure]:
     from thalweg.hyper import flatten, join
 
     h = {**flatten(join(recipe.hypers())), **recipe.group_numbers, "k": 1, "loss_count": 1}
-    scalars = recipe.scalars(h, 2, dict(recipe.numbers))
+    scalars = recipe.scalars(h, 2, dict(recipe.numbers), (8, 8))
     numbers, flags = layout(scalars)
     return numbers, Structure(flags)
 

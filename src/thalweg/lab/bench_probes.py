@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -70,18 +71,23 @@ def peak_extra_bytes(step: Callable[[], None], device: str = "cpu") -> int:
     return peak
 
 
+#: Steps whose median is set against the products of one.
+STEPS = 3
 PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"})
 """Operators that multiply matrices and call no other of these."""
 
 
 def over_products(step: Callable[[], None]) -> float | None:
-    """The time of one step on a CPU over the time that its matrix products take in it; ``None`` where it has none."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    """The median time of a step on a CPU over the time of the matrix products in one; ``None`` where it has none."""
+    times = []
+    for _ in range(STEPS):  # apart: the profiler itself takes time for every small operation
         start = time.perf_counter()
         step()
-        whole = time.perf_counter() - start
+        times.append(time.perf_counter() - start)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
     products = sum(event.cpu_time_total for event in profile.key_averages() if event.key in PRODUCTS) / 1e6
-    return whole / products if products else None
+    return statistics.median(times) / products if products else None
 
 
 def state_bytes(opt: Optimizer) -> int:

@@ -42,8 +42,9 @@ class Request:
 
     ``over`` is ``"tensor"``, ``"group"`` or ``"model"`` (every tensor of the parameter group, or of the model, that
     shares this slot), an axis (which goes), a tuple of axes (which stay, with length one), or ``"matrix"``.
-    ``how`` is "sum", "mean" or "max". A whole-matrix function may take ``others`` beside the value, and have a ``fast``
-    form for all engines but the reference. With ``slot``, what comes back is what its ``settle`` makes of the totals.
+    ``how`` is "sum", "mean" or "max". A whole-matrix function may take ``others`` beside the value and then the numbers
+    ``given``, and have a ``fast`` form for all engines but the reference. With ``slot``, what comes back is what its
+    ``settle`` makes of the totals.
     """
 
     value: Any
@@ -53,6 +54,7 @@ class Request:
     slot: Slot | None = None
     others: tuple[Any, ...] = ()
     fast: Any = None
+    given: tuple[Any, ...] = ()
 
 
 def total(value: Any, over: Over = "tensor") -> Request:
@@ -75,12 +77,13 @@ def settled(slot: Slot, *values: Any) -> tuple[Request, ...]:
     return tuple(Request(value, slot.couples, slot=slot) for value in values)
 
 
-def matrices(function: Any, value: Any, *others: Any, fast: Any = None) -> Request:
+def matrices(function: Any, value: Any, *others: Any, fast: Any = None, given: tuple[Any, ...] = ()) -> Request:
     """Ask for ``function`` of stacks of whole matrices, ``(batch, *shape)``, a stack for each value; it returns one.
 
-    ``fast`` computes the same in another way, and is what all engines but the reference take.
+    ``given`` are numbers of this step (``h.eps``), which the function takes after the stacks. ``fast`` computes the
+    same in another way, and is what all engines but the reference take.
     """
-    return Request(value, "matrix", function=function, others=others, fast=fast)
+    return Request(value, "matrix", function=function, others=others, fast=fast, given=given)
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ class Slot:
     * ``scope``: the widest part of a tensor the formula must see at once, one of ``SCOPES``.
     * ``alike(shape)``: a shape that stands for all those that the formula treats like this one; ones, unless it goes by
       sizes. A graph is recorded for it and serves them all.
+    * ``asks``: of scope "matrix", where only what it asks for with ``matrices`` sees whole matrices: one value of the
+      parameter's shape for one of the same shape. The rest is as element-wise as it looks.
+    * ``sized``: whether its numbers depend on the shape, which ``scalars`` then finds in ``h["shape"]``.
     * ``couples``: "group" or "model" where tensors depend on each other through totals over the group or model.
     * ``hypers()``: the numbers it reads from the parameter group, by reference, with default and range.
     * ``state(shape)``: the tensors it keeps for a parameter of that shape, by role.
@@ -119,6 +125,8 @@ class Slot:
     has_modes: ClassVar[bool] = False
     lazy: ClassVar[bool] = False
     silent: ClassVar[int] = 0
+    asks: ClassVar[bool] = False
+    sized: ClassVar[bool] = False
 
     @property
     def links(self) -> tuple[Slot, ...]:

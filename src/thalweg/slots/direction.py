@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -56,6 +57,7 @@ class Orthogonal(Slot):
     """
 
     scope: ClassVar[str] = "matrix"
+    asks: ClassVar[bool] = True
     steps: int = 5
     coefficients: Coefficients = QUINTIC
     dtype: str = "auto"
@@ -68,19 +70,16 @@ class Orthogonal(Slot):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {"eps": h["eps"], "parts": h["parts"]}
 
-    def _function(self, eps: float, parts: float, form: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
-        def function(stack: Tensor) -> Tensor:
-            each = as_matrices(stack, int(parts))
-            if self.exact:
-                return polar_factor(each).reshape(stack.shape)
-            dtype = getattr(torch, self.dtype, None) or (stack.dtype if stack.device.type == "cpu" else torch.bfloat16)
-            return form(each, self.steps, self.coefficients, eps, dtype, self.safety).reshape(stack.shape)
-
-        return function
+    def _orthogonal(self, form: Callable[..., Tensor], stack: Tensor, eps: float, parts: float) -> Tensor:
+        each = as_matrices(stack, int(parts))
+        if self.exact:
+            return polar_factor(each).reshape(stack.shape)
+        dtype = getattr(torch, self.dtype, None) or (stack.dtype if stack.device.type == "cpu" else torch.bfloat16)
+        return form(each, self.steps, self.coefficients, eps, dtype, self.safety).reshape(stack.shape)
 
     def __call__(self, x: Any, h: Any, u: Any) -> Generator[Request, Any, Any]:
-        published, fast = (self._function(h.eps, h.parts, form) for form in (newton_schulz, gram_newton_schulz))
-        return (yield matrices(published, u, fast=fast))
+        published, fast = (partial(self._orthogonal, form) for form in (newton_schulz, gram_newton_schulz))
+        return (yield matrices(published, u, fast=fast, given=(h.eps, h.parts)))
 
     def equation(self, x: str = "g") -> str:
         if self.exact:

@@ -126,21 +126,19 @@ class ShapeScale(Slot):
     matrices each counts alone.
     """
 
-    scope = "matrix"
+    sized = True
     rule: str = "keller"
 
     def hypers(self) -> dict[str, Hyper]:
         return {"parts": PARTS}
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
-        return {"parts": h["parts"]}
+        rows, *others = each_shape(h["shape"], int(h["parts"]))
+        columns = math.prod(others)
+        return {"by": math.sqrt(max(1, rows / max(columns, 1)) if self.rule == "keller" else 0.04 * max(rows, columns))}
 
     def __call__(self, x: Any, h: Any, u: Any) -> Any:
-        # Where words are counted, which takes no shape, ``parts`` is a symbol.
-        shape = each_shape(x.shape, int(h.parts) if isinstance(h.parts, float) else 1)
-        rows, columns = shape[0], math.prod(shape[1:])
-        scale = math.sqrt(max(1, rows / columns)) if self.rule == "keller" else 0.2 * math.sqrt(max(rows, columns))
-        return u if scale == 1 else u * scale
+        return u * h.by
 
     def equation(self, x: str = "g") -> str:
         return "u = u*" + ("sqrt(max(1, rows/columns))" if self.rule == "keller" else "0.2*sqrt(max(rows, columns))")
