@@ -234,6 +234,7 @@ def test_whole_matrices_that_are_asked_for_alone_go_through_kernels(parts: int, 
     """Muon: one kernel before the products and one after them, whatever the shapes, the parts and the storage."""
     compiled.forget()
     shapes = [(192, 64), (96, 96), (48, 128), (96, 8, 3, 3)]
+    shapes = shapes if state == "float32" else shapes[:1]  # codecs have a graph for each length of blocks
     params = [[Parameter(torch.randn(shape)) for shape in shapes] for _ in range(2)]
     for a, b in zip(*params, strict=True):
         b.data.copy_(a.data)
@@ -246,8 +247,7 @@ def test_whole_matrices_that_are_asked_for_alone_go_through_kernels(parts: int, 
             a.grad = b.grad = torch.randn_like(a)
         for opt in opts:
             opt.step()
-    # Blocks are as long as rows here, and no two shapes have rows of one length.
-    assert graph_count() - before == (2 if state == "float32" else 2 * 4)
+    assert graph_count() - before == 2
     plan = next(iter(opts[1]._compiled.plans.values()))
     assert plan.leftover == []
     for a, b in zip(*params, strict=True):

@@ -56,7 +56,7 @@ COUNTED: dict[str, tuple[int, int]] = {
     "adafactor_torch": (1 + 1 + 1 + 3, 4),
     "adafactor_bv": (7, 1),  # too small to factor here: p g v m | p v m
     "sm3": (1 + 5, 2),  # the covers: g ; then momentum's
-    "smmf": (3, 1),  # p g | p
+    "smmf": (5, 3),  # g ; g ; p g | p
     "amos": (1 + 3, 2),  # the mean of g^2: g ; then p g | p
     "muon": (2 + 5, 2),  # the matrix: g b ; then p g b | p b
     # g, m and the step turned: g Q Q ; g m Q Q ; v Q Q ; products: g ; then p g m v L R | p m v L R
@@ -121,12 +121,12 @@ WITH_OPTIONS: list[tuple[str, dict[str, Any], int, int]] = [
     ("adafactor", {"factored": False}, 2 + 1 + 5, 3),  # rms of u: g v ; rms of p: p ; then p g v | p v
     ("adafactor_bv", {"momentum": None}, 5, 1),
     ("sm3", {"momentum": 0}, 1 + 3, 2),
-    ("smmf", {"beta": None}, 3, 1),
+    ("smmf", {"beta": None}, 4, 2),
     ("amos", {"momentum": 0.9}, 1 + 5, 2),
     ("amos", {"slots": "full"}, 7, 1),  # p g v b | p v b
     ("adamw", {"techniques": ["factored"]}, 1 + 5, 2),  # rows and columns: g ; their mean: nothing ; then p g m | p m
     ("adamw", {"techniques": ["sm3"]}, 1 + 5, 2),
-    ("adamw", {"techniques": ["smmf"]}, 5, 1),
+    ("adamw", {"techniques": ["smmf"]}, 6, 2),
     ("adamw", {"outer": thalweg.ScheduleFree()}, 9, 1),
     ("adamw", {"outer": thalweg.Lookahead(5, 0.5)}, 7, 1),  # without a pull; with one it is 9
     ("adamw", {"outer": thalweg.Lookahead(2, 0.5)}, 9, 1),
@@ -234,18 +234,21 @@ def test_numbers_are_worked_out_before_the_elements(name: str) -> None:
 def test_a_measuring_graph_changes_no_input(name: str) -> None:
     recipe = thalweg.get(name).recipe
     numbers, structure = _scalars(recipe)
-    for barrier in range(len(barriers(recipe, (1, 1)))):
+    structure = replace(structure, shape=recipe.alike((16, 8)))
+    found = barriers(recipe, structure.shape)
+    for barrier in range(len(found)):
         graph, _ = record(recipe, numbers, structure, 1, barrier)
         inputs = []
         for kind, *rest in graph.inputs:
-            specs = recipe.state((4, 5))
-            shape = (4, 5) if kind != "state" else specs[rest[1]].shape or (4, 5)
+            specs = recipe.state((16, 8))
+            shape = (16, 8) if kind != "state" else specs[rest[1]].shape or (16, 8)
             if kind == "scalars":
                 shape = (max(len(numbers), 1),)
             elif kind == "answer":
-                kinds = barriers(recipe, (1, 1))[rest[0]][rest[1]]
-                shape = ((4,) if kinds.over == -1 else (5,)) if isinstance(kinds.over, int) else (1,)
-            inputs.append(torch.rand(shape) + 0.5)
+                over = found[rest[0]][rest[1]].over
+                shape = ((16,) if over == -1 else (8,)) if isinstance(over, int) else (1,)
+            whole = torch.rand(shape) + 0.5
+            inputs.append(whole if kind != "state" else whole.to(specs[rest[1]].dtype or torch.float32))
         copies = [t.clone() for t in inputs]
         graph.module(*inputs)
         assert all(torch.equal(a, b) for a, b in zip(inputs, copies, strict=True))

@@ -2,7 +2,7 @@
 
 Tensors travel as flat views in storage order, eight to a call, so that one graph serves a model of any size and
 shape; the last chunk is filled up with scratch tensors. Formulas that reduce along axes see real shapes, one tensor
-a call. What no graph can serve (whole matrices, a tensor of one element, an axis of length one, memory with gaps)
+a call. What no graph can serve (formulas that multiply matrices, a tensor of one element, memory with gaps)
 runs on the foreach engine.
 """
 
@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from itertools import chain
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from thalweg.engine import angles, eager, numbers, parts
 from thalweg.engine.joined import Joined, joinable
+from thalweg.engine.lengths import Lengths
 from thalweg.engine.record import Graph, Kind, Structure, barriers, record
 from thalweg.engine.view import WIDE
 from thalweg.engine.work import Work
@@ -92,55 +93,27 @@ graphs_compiled = 0
 
 
 def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., Any]:
-    """Compile for every size: each axis of each tensor has a symbol of its own, and none may be fixed on the way.
+    """Compile for every size.
 
     Dynamo is left out: the graph is recorded already, and its guards cost 0.2 ms a call when the caches are cold.
     """
     global graphs_compiled
     import torch._inductor
-    from torch._dynamo.source import ConstantSource
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
     if arguments[0].device.type == "cpu":
         _look_ahead()
-    sizes = ShapeEnv(duck_shape=False)  # two tensors of equal size must not share a symbol
-    mode = FakeTensorMode(shape_env=sizes)
-    alike: dict[Any, Tensor] = {}
-    inputs: list[Any] = []
-    for j, (key, t) in enumerate(zip(graph.inputs, arguments, strict=True)):
-        sized = key[0] != "scalars" and t.ndim and (key[0] != "answer" or len(key) == 4)
-        sized = sized and not (graph.blocks and t.numel() == 1)
-        owner = (key[3] if key[0] == "answer" else key[1], None if graph.blocks else t.shape) if sized else None
-        like = alike.get(owner) if sized else t
-        if like is None:
-            free = [DimDynamic.DYNAMIC] * t.ndim
-            if graph.blocks:
-                free[1:] = [DimDynamic.STATIC] * (t.ndim - 1)
-            elif graph.pieces and key[0] in ("param", "grad"):
-                free[graph.pieces[0] + 1] = DimDynamic.STATIC
-            context: Any = StatelessSymbolicContext(free)
-            like = mode.from_tensor(t, source=ConstantSource(f"input_{j}"), symbolic_context=context)
-            alike[owner] = like
-        shape, stride = like.shape, like.stride()
-        if sized and graph.blocks:
-            shape, stride = torch.Size((like.shape[0], *t.shape[1:])), t.stride()
-        with mode:
-            inputs.append(torch.empty_strided(shape, stride, dtype=t.dtype, device=t.device))
+    lengths = Lengths(graph, arguments)
     angled = all(t.dtype != torch.float64 for t in arguments) and angles.expand(graph.module.graph)
     graph.module.recompile()
     options = ANEW if graph.blocks or graph.pieces else OPTIONS
     if graph.blocks or angled:
         options = {**options, **CONTRACTED}
     try:
-        code = torch._inductor.compile(graph.module, inputs, options=options)
+        code = torch._inductor.compile(graph.module, lengths.inputs, options=options)
     except Exception as error:
         raise NotCompiled(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])) from error
-    # The axes of one tensor and its smaller state are equal by construction; anything else would fix a size.
-    one = len({i for i, _ in alike}) == 1
-    fixed = [g.expr for g in sizes.guards if not (one and g.expr.is_Relational and g.expr.rel_op == "==")]
-    if fixed:
-        raise NotCompiled(f"the graph would only fit sizes with {' and '.join(map(str, fixed))}")
+    if fixed := lengths.fixed():
+        raise NotCompiled(f"the graph would only fit sizes with {fixed}")
     graphs_compiled += 1
     return code
 
@@ -153,7 +126,7 @@ class Key:
     places: tuple[tuple[str, str], ...]
     structure: Structure
     count: int
-    memory: tuple[Any, ...]  # device, dtypes, and which axes of state are of length one: what the code is made for
+    memory: tuple[Any, ...]  # device, dtypes, and which axes are of length one: what the code is made for
 
 
 @cache
@@ -164,7 +137,16 @@ def _family(key: Key) -> list[list[Kind]]:
 
 @cache
 def _kernel(key: Key, barrier: int | None) -> Kernel:
+    if key.structure.pieces and not (barrier is not None and _cut(key, barrier)):
+        # Tensors that are cut into other pieces, or into none, share this kernel.
+        return _kernel(replace(key, structure=replace(key.structure, pieces=None)), barrier)
     return Kernel(record(key.recipe, list(key.places), key.structure, key.count, barrier)[0])
+
+
+def _cut(key: Key, barrier: int) -> bool:
+    """Whether a measure graph reduces along the axis that is cut into pieces."""
+    axis, _ = key.structure.pieces or (None, 0)
+    return axis in _reduced_axes(_family(key)[barrier], key.structure.ndim)
 
 
 def forget() -> None:
@@ -193,6 +175,8 @@ class _Chunk:
         self.joined: list[tuple[list[int], Joined]] = []
         self.single: list[tuple[int, int, tuple[int, ...], int]] = []
         self.flat = key.structure.ndim == 1
+        first = works[at[0][0]]
+        self.shape, self.form = first.param.shape, first.rule.recipe.form(tuple(first.param.shape))
         self.fold = key.structure.layout.fold
         self.kinds = _family(key)
         self.fixed: dict[tuple[Any, ...], Tensor] = {}
@@ -216,7 +200,9 @@ class _Chunk:
         """A 1-D alias in storage order, or one of blocks; ``.data``, as a graph could not write to a view."""
         if self.fold:
             return t.detach().view((-1, *self.fold) if numel > 1 else (1,)).data
-        return torch.as_strided(t, (numel,), (1,)).data if self.flat else t.data
+        if self.flat:
+            return torch.as_strided(t, (numel,), (1,)).data
+        return t.detach().view(self.form or ()).data if t.shape == self.shape else t.data
 
     def load(self, works: list[Work]) -> dict[tuple[Any, ...], Tensor]:
         """This step's gradients in the layout of their parameters; joined tensors are copied to their buffers."""
@@ -314,7 +300,10 @@ class Engine:
     def _key(self, work: Work) -> Key | None:
         rule, param = work.rule, work.param
         scope = rule.recipe.scope
-        shaped = scope == "row" and param.ndim > 1
+        form = rule.recipe.form(tuple(param.shape)) if scope == "row" else ()
+        if form is None:
+            return None
+        shaped = len(form) > 1
         matrix = scope == "matrix"
         # On an accelerator matrices are stacked, which is the foreach engine's.
         if matrix and not (rule.recipe.asks and param.device.type == "cpu" and param.is_contiguous()):
@@ -323,15 +312,16 @@ class Engine:
             return None
         if work.layout.fold and (shaped or not param.is_contiguous()):
             return None
-        if shaped and (min(param.shape) < 2 or not param.is_contiguous()):
+        if shaped and not param.is_contiguous():
             return None
         if any(s.shape == param.shape and s.stride() != param.stride() for s in work.state):
             return None  # the parameter's layout changed after its state was made
         wide = param.device.type == "cpu"
-        pieces = _pieces(rule.recipe, tuple(param.shape)) if shaped and wide else None
-        shape = rule.recipe.alike(tuple(param.shape)) if shaped else (1,)
+        pieces = _pieces(rule.recipe, form) if shaped and wide else None
+        shape = rule.recipe.alike(form) if form else (1,)
         structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, wide, pieces)
-        lengths = [tuple(min(n, 2) for n in s.shape) for s in work.state if s.shape != param.shape]
+        smaller = [s.shape for s in work.state if s.shape != param.shape]
+        lengths = [tuple(min(n, 2) for n in s) for s in (form, *smaller)]
         memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
         # Codecs are long formulas for tensors that are not small: one to a call compiles in a fraction of the time.
         several = PASSES_CHUNK if barriers(rule.recipe, shape) else CHUNK
@@ -343,13 +333,18 @@ def _pieces(recipe: Recipe, shape: tuple[int, ...]) -> tuple[int, int] | None:
     """The axis of a large tensor that is reduced but not the last, and the longest piece that divides it."""
     if math.prod(shape) < LARGE:
         return None
-    overs = [kind.over for kinds in barriers(recipe, recipe.alike(shape)) for kind in kinds]
-    axes = {(over if isinstance(over, int) else over[0]) % len(shape) for over in overs if not isinstance(over, str)}
+    axes = _reduced_axes([kind for kinds in barriers(recipe, recipe.alike(shape)) for kind in kinds], len(shape))
     for axis in sorted(axes - {len(shape) - 1}):
-        length = max(n for n in range(1, PIECE + 1) if shape[axis] % n == 0 and n < shape[axis])
-        if length > 1:
+        length = max((n for n in range(2, PIECE + 1) if shape[axis] % n == 0 and n < shape[axis]), default=None)
+        if length is not None:
             return axis, length
     return None
+
+
+def _reduced_axes(kinds: list[Kind], ndim: int) -> set[int]:
+    """The first axis, counted from the front, of every reduction along axes."""
+    overs = [kind.over for kind in kinds if not isinstance(kind.over, str)]
+    return {(over if isinstance(over, int) else over[0]) % ndim for over in overs}
 
 
 def _pointers(works: list[Work]) -> tuple[int, ...]:
@@ -426,7 +421,7 @@ class _Run:
             kinds = self.chunk.kinds[self.barrier]
             outputs = iter(self.call(self.barrier))
             asked: parts.Asked = []
-            for q, (over, how, slot, function, given) in enumerate(kinds):
+            for q, (over, how, slot, function, given, _) in enumerate(kinds):
                 if over in WIDE:
                     asked.append(parts.Totals([next(outputs)[: len(self.chunk.at)]], how, slot))
                     continue

@@ -25,6 +25,8 @@ from thalweg.recipe import Recipe, Scalars
 from thalweg.rounding import stochastic
 from thalweg.slots.base import Over, Request, Slot
 
+#: Of each axis of an input, which of its parameter's axes it is.
+Axes = tuple[int | None, ...]
 #: Reductions that leave one number of a tensor.
 WHOLE = ("tensor", *WIDE)
 
@@ -37,6 +39,7 @@ class Kind(NamedTuple):
     slot: Slot | None
     function: Callable[..., Any] | None = None  # of whole matrices
     given: tuple[int, ...] = ()  # the places of its numbers in a tensor's row
+    whole: bool = True  # whether it is asked of something of the parameter's shape
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Graph:
     Inputs are ``("scalars",)``, ``("param", i)``, ``("grad", i)``, ``("state", i, role)`` and the answers of earlier
     barriers: ``("answer", barrier, request)`` for a number per tensor or one for them all, with ``i`` for axes. With
     ``blocks`` the first axis of all that belongs to a tensor counts its blocks, and is the only one of no fixed length.
-    With ``pieces`` parameters and gradients have that axis split in two, the second of that length.
+    With ``pieces`` parameters and gradients have that axis split in two, the second of that length. ``axes`` says which
+    of its parameter's axes each input has, None for one of another length; empty where that is not known.
     """
 
     module: fx.GraphModule
@@ -82,12 +86,14 @@ class Graph:
     stores: tuple[tuple[Any, ...], ...]
     blocks: bool
     pieces: tuple[int, int] | None = None
+    axes: tuple[Axes, ...] = ()
 
 
 class _Recorder:
-    def __init__(self, blocks: bool, pieces: tuple[int, int] | None) -> None:
+    def __init__(self, blocks: bool, pieces: tuple[int, int] | None, axes: Callable[..., Axes]) -> None:
         self.blocks = blocks
         self.pieces = pieces
+        self.axes = axes
         self.graph = fx.Graph()
         self.tracer = fx.proxy.GraphAppendingTracer(self.graph)
         self.inputs: dict[tuple[Any, ...], fx.Proxy] = {}
@@ -109,10 +115,29 @@ class _Recorder:
             if not proxy.node.users:
                 self.graph.erase_node(proxy.node)
                 del self.inputs[key]
-        order = [n for n in self.graph.nodes if n.op == "placeholder"]
         where = {proxy.node: key for key, proxy in self.inputs.items()}
+        inputs = tuple(where[n] for n in self.graph.nodes if n.op == "placeholder")
         module = fx.GraphModule(torch.nn.Module(), self.graph)
-        return Graph(module, tuple(where[n] for n in order), stores, self.blocks, self.pieces)
+        return Graph(module, inputs, stores, self.blocks, self.pieces, tuple(map(self.axes, inputs)))
+
+
+def _axes(recipe: Recipe, structure: Structure, kinds: list[list[Kind]], key: tuple[Any, ...]) -> Axes:
+    """The axes of the parameter that an input has."""
+    every = tuple(range(structure.ndim))
+    if key[0] == "answer" and len(key) == 4:
+        kind = kinds[key[1]][key[2]]
+        over = kind.over
+        if not kind.whole:
+            return ()
+        if isinstance(over, int):
+            return tuple(axis for axis in every if axis != over % structure.ndim)
+        gone = {axis % structure.ndim for axis in over} if isinstance(over, tuple) else ()
+        return tuple(None if axis in gone else axis for axis in every)
+    if key[0] == "state":
+        spec = recipe.state(structure.shape).get(key[2])
+        if spec is not None and spec.shape is not None:
+            return spec.axes
+    return every if key[0] in ("param", "grad", "state") else ()
 
 
 def _holds_numbers(key: tuple[Any, ...]) -> bool:
@@ -147,9 +172,9 @@ def record(
     """
     layout = structure.layout
     pieces = None if barrier is None else structure.pieces
-    recorder = _Recorder(bool(layout.fold), pieces)
-    packed: Any = recorder.input("scalars")
     kinds: list[list[Kind]] = []
+    recorder = _Recorder(bool(layout.fold), pieces, lambda key: _axes(recipe, structure, kinds, key))
+    packed: Any = recorder.input("scalars")
     outputs: list[Any] = []
     stores: list[tuple[Any, ...]] = []
 
@@ -231,7 +256,8 @@ def record(
 
 def _kind(request: Request) -> Kind:
     places = tuple(number.node.args[1] for number in request.given)
-    return Kind(request.over, request.how, request.slot, request.fast or request.function, places)
+    function = request.fast or request.function
+    return Kind(request.over, request.how, request.slot, function, places, _is_whole(request.value.node))
 
 
 def _reduced(value: Any, over: Over, how: str, structure: Structure) -> Any:
@@ -239,13 +265,13 @@ def _reduced(value: Any, over: Over, how: str, structure: Structure) -> Any:
     wide = {"dtype": torch.float64} if structure.wide else {}
     axis = over[0] if isinstance(over, tuple) and len(over) == 1 else over
     cut, _ = structure.pieces or (None, 0)
-    if isinstance(axis, int) and axis % structure.ndim == cut and _in_pieces(value.node):
+    if isinstance(axis, int) and axis % structure.ndim == cut and _is_whole(value.node):
         value = reduce(structure.split(value), axis % structure.ndim + 1, how)  # too few numbers to need wide sums
     return reduce(value, over, how, **wide)
 
 
-def _in_pieces(node: fx.Node) -> bool:
-    """Whether a value in a measure graph is made of a parameter or gradient, which come in pieces."""
+def _is_whole(node: fx.Node) -> bool:
+    """Whether a value is made of a parameter or gradient, and so of their shape."""
     found = {node}
     for earlier in reversed(node.graph.nodes):
         if earlier in found:

@@ -54,6 +54,12 @@ class Friction(Slot):
     def scope(self) -> str:  # type: ignore[override]
         return self.inner.scope
 
+    def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.inner.alike(shape)
+
+    def form(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        return self.inner.form(shape)
+
     def hypers(self) -> dict[str, Hyper]:
         return self.inner.hypers()
 

@@ -59,6 +59,12 @@ class AdaNorm(Slot):
     def couples(self) -> str:  # type: ignore[override]
         return "" if self.inner is None else self.inner.couples
 
+    def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return super().alike(shape) if self.inner is None else self.inner.alike(shape)
+
+    def form(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        return shape if self.inner is None else self.inner.form(shape)
+
     def into(self, recipe: Any) -> Any:
         if recipe.flow is first_then_second:
             return recipe.plus("gradient", self)

@@ -55,9 +55,10 @@ class AmosStep(Slot):
         return found if self.shaped else {**found, "eta": Hyper(1.0, open_low=True)}
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
-        axes = self.axes(len(shape))
-        size = () if axes is None else tuple(1 if i in axes else n for i, n in enumerate(shape))
-        kept = State() if self.each == "full" else State(shape=size)
+        gone = self.axes(len(shape))
+        axes = () if gone is None else tuple(None if i in gone else i for i in range(len(shape)))
+        size = tuple(1 if i is None else shape[i] for i in axes)
+        kept = State() if self.each == "full" else State(shape=size, axes=axes)
         scale = {"scale": State(expected_scale(shape), ())} if self.shaped else {}
         return {"exp_avg_sq": kept, "decay": kept, **scale}
 
