@@ -8,16 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from thalweg.engine.many import Many
-
-
-def places(bits: int, like: Any) -> Any:
-    """0, 1, 2, ...: the places of so many bits, lowest first, where ``like`` is."""
-    if isinstance(like, Many):
-        return Many([torch.arange(bits, dtype=torch.uint8, device=t.device) for t in like.tensors])
-    return torch.arange(bits, dtype=torch.uint8, device=like.device)
 
 
 def mix(a: Any, s: Any, b: Any, x: Any, y: Any = None) -> Any:

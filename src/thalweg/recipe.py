@@ -104,16 +104,6 @@ class Recipe:
         """A shape that stands for all those that the recipe's formulas treat like this one."""
         return max((slot.alike(shape) for _, slot in self.slots()), default=(1,) * len(shape))
 
-    def form(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The shape in which kernels show a tensor; None where slots want different ones."""
-        forms = {link.form(shape) for _, slot in self.slots() for link in slot.links if link.scope in ("row", "matrix")}
-        return shape if not forms else forms.pop() if len(forms) == 1 else None
-
-    @cached_property
-    def formed(self) -> bool:
-        """Whether a slot wants tensors shown in another form."""
-        return any(type(link).form is not Slot.form for _, slot in self.slots() for link in slot.links)
-
     @cached_property
     def couples(self) -> str:
         """What the tensors are coupled over by totals: "" (nothing), "group" or "model"."""

@@ -56,7 +56,7 @@ COUNTED: dict[str, tuple[int, int]] = {
     "adafactor_torch": (1 + 1 + 1 + 3, 4),
     "adafactor_bv": (7, 1),  # too small to factor here: p g v m | p v m
     "sm3": (1 + 5, 2),  # the covers: g ; then momentum's
-    "smmf": (5, 3),  # g ; g ; p g | p
+    "smmf": (3, 1),  # p g | p
     "amos": (1 + 3, 2),  # the mean of g^2: g ; then p g | p
     "muon": (2 + 5, 2),  # the matrix: g b ; then p g b | p b
     # g, m and the step turned: g Q Q ; g m Q Q ; v Q Q ; products: g ; then p g m v L R | p m v L R
@@ -121,12 +121,12 @@ WITH_OPTIONS: list[tuple[str, dict[str, Any], int, int]] = [
     ("adafactor", {"factored": False}, 2 + 1 + 5, 3),  # rms of u: g v ; rms of p: p ; then p g v | p v
     ("adafactor_bv", {"momentum": None}, 5, 1),
     ("sm3", {"momentum": 0}, 1 + 3, 2),
-    ("smmf", {"beta": None}, 4, 2),
+    ("smmf", {"beta": None}, 3, 1),
     ("amos", {"momentum": 0.9}, 1 + 5, 2),
     ("amos", {"slots": "full"}, 7, 1),  # p g v b | p v b
     ("adamw", {"techniques": ["factored"]}, 1 + 5, 2),  # rows and columns: g ; their mean: nothing ; then p g m | p m
     ("adamw", {"techniques": ["sm3"]}, 1 + 5, 2),
-    ("adamw", {"techniques": ["smmf"]}, 6, 2),
+    ("adamw", {"techniques": ["smmf"]}, 5, 1),
     ("adamw", {"outer": thalweg.ScheduleFree()}, 9, 1),
     ("adamw", {"outer": thalweg.Lookahead(5, 0.5)}, 7, 1),  # without a pull; with one it is 9
     ("adamw", {"outer": thalweg.Lookahead(2, 0.5)}, 9, 1),

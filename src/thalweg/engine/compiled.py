@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import angles, eager, numbers, parts
+from thalweg.engine import eager, functions, numbers, parts
 from thalweg.engine.joined import Joined, joinable
 from thalweg.engine.lengths import Lengths
 from thalweg.engine.record import Graph, Kind, Structure, barriers, record
@@ -41,7 +41,7 @@ ANEW: dict[str, Any] = {
     **OPTIONS,
     **dict.fromkeys(("realize_opcount_threshold", "realize_reads_threshold", "realize_acc_reads_threshold"), 1 << 30),
 }
-#: Products and sums in one, for long formulas over little memory: codecs, angles.
+#: Products and sums in one, for long formulas over little memory: codecs, polynomials.
 CONTRACTED: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "fast"}
 #: Along an axis that is not the last, a large matrix is reduced in pieces of at most so many rows first.
 PIECE, LARGE = 32, 1 << 16
@@ -103,10 +103,10 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
     if arguments[0].device.type == "cpu":
         _look_ahead()
     lengths = Lengths(graph, arguments)
-    angled = all(t.dtype != torch.float64 for t in arguments) and angles.expand(graph.module.graph)
+    expanded = all(t.dtype != torch.float64 for t in arguments) and functions.expand(graph.module.graph)
     graph.module.recompile()
     options = ANEW if graph.blocks or graph.pieces else OPTIONS
-    if graph.blocks or angled:
+    if graph.blocks or expanded:
         options = {**options, **CONTRACTED}
     try:
         code = torch._inductor.compile(graph.module, lengths.inputs, options=options)
@@ -175,8 +175,6 @@ class _Chunk:
         self.joined: list[tuple[list[int], Joined]] = []
         self.single: list[tuple[int, int, tuple[int, ...], int]] = []
         self.flat = key.structure.ndim == 1
-        first = works[at[0][0]]
-        self.shape, self.form = first.param.shape, first.rule.recipe.form(tuple(first.param.shape))
         self.fold = key.structure.layout.fold
         self.kinds = _family(key)
         self.fixed: dict[tuple[Any, ...], Tensor] = {}
@@ -200,9 +198,7 @@ class _Chunk:
         """A 1-D alias in storage order, or one of blocks; ``.data``, as a graph could not write to a view."""
         if self.fold:
             return t.detach().view((-1, *self.fold) if numel > 1 else (1,)).data
-        if self.flat:
-            return torch.as_strided(t, (numel,), (1,)).data
-        return t.detach().view(self.form or ()).data if t.shape == self.shape else t.data
+        return torch.as_strided(t, (numel,), (1,)).data if self.flat else t.data
 
     def load(self, works: list[Work]) -> dict[tuple[Any, ...], Tensor]:
         """This step's gradients in the layout of their parameters; joined tensors are copied to their buffers."""
@@ -300,10 +296,7 @@ class Engine:
     def _key(self, work: Work) -> Key | None:
         rule, param = work.rule, work.param
         scope = rule.recipe.scope
-        form = rule.recipe.form(tuple(param.shape)) if scope == "row" else ()
-        if form is None:
-            return None
-        shaped = len(form) > 1
+        shaped = scope == "row" and param.ndim > 1
         matrix = scope == "matrix"
         # On an accelerator matrices are stacked, which is the foreach engine's.
         if matrix and not (rule.recipe.asks and param.device.type == "cpu" and param.is_contiguous()):
@@ -317,11 +310,11 @@ class Engine:
         if any(s.shape == param.shape and s.stride() != param.stride() for s in work.state):
             return None  # the parameter's layout changed after its state was made
         wide = param.device.type == "cpu"
-        pieces = _pieces(rule.recipe, form) if shaped and wide else None
-        shape = rule.recipe.alike(form) if form else (1,)
+        pieces = _pieces(rule.recipe, tuple(param.shape)) if shaped and wide else None
+        shape = rule.recipe.alike(tuple(param.shape)) if shaped else (1,)
         structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, wide, pieces)
         smaller = [s.shape for s in work.state if s.shape != param.shape]
-        lengths = [tuple(min(n, 2) for n in s) for s in (form, *smaller)]
+        lengths = [tuple(min(n, 2) for n in s) for s in (*([param.shape] if shaped else []), *smaller)]
         memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
         # Codecs are long formulas for tensors that are not small: one to a call compiles in a fraction of the time.
         several = PASSES_CHUNK if barriers(rule.recipe, shape) else CHUNK

@@ -76,7 +76,7 @@ class Work:
     def form(self) -> tuple[int, ...]:
         """The part of the shape the recipe can see: nothing, the axes as far as it chooses by them, or all."""
         recipe, shape = self.rule.recipe, tuple(self.param.shape)
-        if recipe.scope == "matrix" or recipe.formed:
+        if recipe.scope == "matrix":
             return shape
         return recipe.alike(shape) if recipe.scope == "row" else ()
 

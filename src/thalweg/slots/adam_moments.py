@@ -57,9 +57,6 @@ class Friction(Slot):
     def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.inner.alike(shape)
 
-    def form(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        return self.inner.form(shape)
-
     def hypers(self) -> dict[str, Hyper]:
         return self.inner.hypers()
 

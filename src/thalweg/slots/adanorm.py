@@ -62,9 +62,6 @@ class AdaNorm(Slot):
     def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return super().alike(shape) if self.inner is None else self.inner.alike(shape)
 
-    def form(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        return shape if self.inner is None else self.inner.form(shape)
-
     def into(self, recipe: Any) -> Any:
         if recipe.flow is first_then_second:
             return recipe.plus("gradient", self)

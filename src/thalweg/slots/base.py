@@ -24,8 +24,8 @@ class State:
 
     ``dtype`` is for what are not numbers of the parameter's precision, such as bits; it needs a ``shape``. What is
     like the parameter and starts with a number may be stored by a codec; ``signed=False`` promises it that no entry is
-    ever negative. ``axes`` says which of the parameter's axes, as a kernel shows it, those of ``shape`` are, None for
-    any other: kernels of rows and columns want to know.
+    ever negative. ``axes`` says which of the parameter's axes those of ``shape`` are, None for any other: kernels of
+    rows and columns want to know.
     """
 
     fill: float | str = 0.0
@@ -96,8 +96,6 @@ class Slot:
     * ``scope``: the widest part of a tensor the formula must see at once, one of ``SCOPES``.
     * ``alike(shape)``: a shape that stands for all those that the formula treats like this one; ones, unless it goes by
       sizes. A graph is recorded for it and serves them all.
-    * ``form(shape)``: the shape in which a kernel shows the tensor, whose memory stays as it is; None where none can.
-      The other engines show it as it is, so a formula that states a form takes both.
     * ``asks``: of scope "matrix", where only what it asks for with ``matrices`` sees whole matrices: one value of the
       parameter's shape for one of the same shape. The rest is as element-wise as it looks.
     * ``sized``: whether its numbers depend on the shape, which ``scalars`` then finds in ``h["shape"]``.
@@ -145,9 +143,6 @@ class Slot:
 
     def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (1,) * len(shape)
-
-    def form(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        return shape
 
     def advance(self, group: dict[str, Any], loss: float | None) -> None:
         pass

@@ -29,10 +29,6 @@ class Chain(Slot):
     def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return max(slot.alike(shape) for slot in self.slots)
 
-    def form(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        forms = {slot.form(shape) for slot in self.slots}
-        return forms.pop() if len(forms) == 1 else None
-
     @property
     def couples(self) -> str:  # type: ignore[override]
         return max(slot.couples for slot in self.slots)

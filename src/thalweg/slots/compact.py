@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, reduce
+from functools import reduce
 from typing import Any
 
 import torch
 
 from thalweg.hyper import BETA, DECAY, Hyper, Number, check, referred, value
-from thalweg.ops import mix, places
+from thalweg.ops import mix
 from thalweg.slots.average import Average
-from thalweg.slots.base import Slot, State, largest, mean, total
+from thalweg.slots.base import Slot, State, largest, mean
 from thalweg.slots.law import Law, Plain, Rising, Sum, Weights
 from thalweg.techniques import technique
 
@@ -284,7 +284,6 @@ class Cover(Compact):
         return f"v = min_i a_i ; {self.law.text('v', f'{x}^2')} ; a_i <- max of v over all axes but i"
 
 
-@cache
 def square_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """The most nearly square matrix ``(rows, columns)`` of as many elements, rows not fewer than columns."""
     size = math.prod(shape)
@@ -297,46 +296,33 @@ def expand(rows: Any, columns: Any) -> Any:
     return rows.unsqueeze(-1) * columns.unsqueeze(-2)
 
 
-def compress(matrix: Any) -> Generator[Any, Any, tuple[Any, Any]]:
+def compress(matrix: Any) -> tuple[Any, Any]:
     """Row sums, and column sums over their total: a matrix of rank one with the sums of a non-negative ``matrix``."""
-    rows, columns = yield total(matrix, -1), total(matrix, -2)
-    whole = yield total(columns)
-    return rows, columns / torch.where(whole > 0, whole, 1.0)
+    columns = matrix.sum(-2)
+    whole = columns.sum()
+    return matrix.sum(-1), columns / torch.where(whole > 0, whole, 1.0)
 
 
-def shown(t: Any, now: tuple[int, ...], wanted: tuple[int, ...]) -> Any:
-    """A tensor in another shape of as many elements."""
-    return t if now == wanted else t.reshape(wanted)
+def masks(like: Any) -> Any:
+    """1, 2, 4, ..., 128: the bits of a byte, lowest first."""
+    return like.new_full((8,), 2, dtype=torch.int64).cumprod(0).bitwise_right_shift(1).to(torch.uint8)
 
 
-def pack(bits: Any, view: tuple[int, int]) -> Any:
-    """A boolean matrix as bytes, eight neighbours to one, lowest bit first: by rows where their length allows.
-
-    Where it does not, the matrix is packed as one row, whose last byte is filled up with zeros.
-    """
-    bits = bits.to(torch.uint8)
-    if view[1] % 8:
-        bits = torch.nn.functional.pad(bits.reshape(-1), (0, -math.prod(view) % 8))
-    eights = bits.unflatten(-1, (-1, 8))
-    return eights.bitwise_left_shift(places(8, eights)).sum(-1).to(torch.uint8)
+def pack(bits: Any, count: int) -> Any:
+    """``count`` booleans as bytes, eight to one, lowest bit first; the last byte is filled up with zeros."""
+    padded = torch.nn.functional.pad(bits.reshape(-1).to(torch.uint8), (0, -count % 8))
+    eights = padded.reshape(-1, 8)
+    return (eights * masks(eights)).sum(-1).to(torch.uint8)
 
 
-def unpack(packed: Any, view: tuple[int, int]) -> Any:
-    """The boolean matrix of packed bytes."""
-    bits = packed.unsqueeze(-1).bitwise_right_shift(places(8, packed)).bitwise_and(1).flatten(-2) > 0
-    return bits if view[1] % 8 == 0 else bits.narrow(0, 0, math.prod(view)).reshape(view)
+def unpack(packed: Any, count: int) -> Any:
+    """The first ``count`` booleans of packed bytes."""
+    return (packed.unsqueeze(-1).bitwise_and(masks(packed)) > 0).reshape(-1).narrow(0, 0, count)
 
 
 def flat(shape: tuple[int, ...], vectors: bool) -> bool:
     """Whether SMMF leaves the tensor unfactored: a vector, whatever axes of length one it has, unless ``vectors``."""
     return not vectors and sum(n != 1 for n in shape) == 1
-
-
-def alike_squared(shape: tuple[int, ...], vectors: bool) -> tuple[int, ...]:
-    """A shape that stands for all that stay unfactored, or all squares whose rows are whole bytes of bits, or not."""
-    if flat(shape, vectors):
-        return tuple(min(n, 2) for n in shape)
-    return (8, 8) if shape[-1] % 8 == 0 else (4, 4)
 
 
 @technique("smmf", source="arXiv 2412.08894", needs=NEEDS)
@@ -355,31 +341,24 @@ class Square(Compact):
         0.125
     """
 
-    scope = "row"
+    scope = "matrix"
     law: Law = Rising(default=-0.5)
     vectors: bool = True
-
-    def form(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape if flat(shape, self.vectors) else square_shape(shape)
-
-    def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return alike_squared(shape, self.vectors)
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
         if flat(shape, self.vectors):
             return {"exp_avg_sq": State()}
         n, m = square_shape(shape)
-        return {"exp_avg_sq_row": State(shape=(n,), axes=(0,)), "exp_avg_sq_col": State(shape=(m,), axes=(1,))}
+        return {"exp_avg_sq_row": State(shape=(n,)), "exp_avg_sq_col": State(shape=(m,))}
 
-    def __call__(self, x: Any, h: Any, g: Any) -> Generator[Any, Any, Any]:
+    def __call__(self, x: Any, h: Any, g: Any) -> Any:
         if flat(x.shape, self.vectors):
             x["exp_avg_sq"] = v = mix(h.keep, x["exp_avg_sq"], h.gain, g, g)
             return self.read(h, v)
-        view = square_shape(x.shape)
-        g = shown(g, x.shape, view)
+        g = g.reshape(square_shape(x.shape))
         v = mix(h.keep, expand(x["exp_avg_sq_row"], x["exp_avg_sq_col"]), h.gain, g, g)
-        x["exp_avg_sq_row"], x["exp_avg_sq_col"] = yield from compress(v)
-        return shown(self.read(h, v), view, x.shape)
+        x["exp_avg_sq_row"], x["exp_avg_sq_col"] = compress(v)
+        return self.read(h, v).reshape(x.shape)
 
     def equation(self, x: str = "g") -> str:
         return f"v = r*c (square view) ; {self.law.text('v', f'{x}^2')} ; r = rowsum(v), c = columnsum(v)/sum(v)"
@@ -409,7 +388,7 @@ class Shrinking(Plain):
 class SquareMomentum(Slot):
     """SMMF's first moment: factors of its absolute values in a square view, and its signs as bits (or booleans)."""
 
-    scope = "row"
+    scope = "matrix"
     law: Law = Shrinking()
     vectors: bool = True
     packed: bool = True
@@ -422,36 +401,26 @@ class SquareMomentum(Slot):
             return {"exp_avg": State()}
         n, m = square_shape(shape)
         signs = State(shape=(-(-n * m // 8),), dtype=torch.uint8)
-        if m % 8 == 0:
-            signs = State(shape=(n, m // 8), dtype=torch.uint8, axes=(0, None))
         if not self.packed:
-            signs = State(shape=(n, m), dtype=torch.bool, axes=(0, 1))
-        row, col = State(shape=(n,), axes=(0,)), State(shape=(m,), axes=(1,))
-        return {"exp_avg_row": row, "exp_avg_col": col, "exp_avg_sign": signs}
+            signs = State(shape=(n * m,), dtype=torch.bool)
+        return {"exp_avg_row": State(shape=(n,)), "exp_avg_col": State(shape=(m,)), "exp_avg_sign": signs}
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return self.law.weights(h, t, numbers)._asdict()
 
-    def form(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        if flat(shape, self.vectors):
-            return shape
-        view = square_shape(shape)
-        return None if self.packed and view[1] % 8 else view
-
-    def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return alike_squared(shape, self.vectors)
-
-    def __call__(self, x: Any, h: Any, g: Any) -> Generator[Any, Any, Any]:
+    def __call__(self, x: Any, h: Any, g: Any) -> Any:
         if flat(x.shape, self.vectors):
             x["exp_avg"] = m = mix(h.keep, x["exp_avg"], h.gain, g)
             return m
         view = square_shape(x.shape)
         size = expand(x["exp_avg_row"], x["exp_avg_col"])
-        up = unpack(x["exp_avg_sign"], view) if self.packed else x["exp_avg_sign"]
-        m = mix(h.keep, torch.where(up, size, -size), h.gain, shown(g, x.shape, view))
-        x["exp_avg_row"], x["exp_avg_col"] = yield from compress(m.abs())
-        x["exp_avg_sign"] = pack(m > 0, view) if self.packed else m > 0
-        return shown(m, view, x.shape)
+        signs = x["exp_avg_sign"]
+        up = unpack(signs, math.prod(view)) if self.packed else signs
+        m = mix(h.keep, torch.where(up.reshape(view), size, -size), h.gain, g.reshape(view))
+        x["exp_avg_row"], x["exp_avg_col"] = compress(m.abs())
+        up = m > 0
+        x["exp_avg_sign"] = pack(up, math.prod(view)) if self.packed else up.reshape(-1)
+        return m.reshape(x.shape)
 
     def equation(self, x: str = "g") -> str:
         return (

@@ -1,0 +1,74 @@
+"""Functions that the vector library takes longer for than memory does, as polynomials in compiled graphs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+#: atan(q)/q by powers of q^2, 0 <= q <= 1, with the least relative error of any nine: 1.5e-8; in float32 1.6e-7.
+ATAN = (
+    *(1.0, -0.3333307206630707, 0.1999261975288391, -0.14203648269176483, 0.1064094677567482),
+    *(-0.07504318654537201, 0.042691782116889954, -0.016068778932094574, 0.0028499250765889883),
+)
+#: log1p(y)/y by powers of y, 0 <= y <= 1, likewise of any ten: 4.7e-9; in float32 1.8e-7.
+LOG1P = (
+    *(1.0, -0.4999990165233612, 0.3332996368408203, -0.24954134225845337, 0.1967593878507614),
+    *(-0.15305592119693756, 0.10603653639554977, -0.05695951730012894, 0.019851453602313995, -0.0032440233044326305),
+)
+
+
+def expand(graph: fx.Graph) -> bool:
+    """Replace ``atan2`` and ``log1p(exp(.))`` in a recorded graph of float32, and say whether there was one.
+
+    What stands in their place agrees to two units in the last place, but for the angles of two zeros, which are 0
+    whatever their signs, and of two infinities, which are not numbers.
+    """
+    tracer = fx.proxy.GraphAppendingTracer(graph)
+    found = False
+    for node in list(graph.nodes):
+        function: Any = None
+        arguments = node.args
+        if _is(node, "atan2"):
+            function = angle
+        elif _is(node, "log1p") and _is(node.args[0], "exp"):
+            function, arguments = softplus, node.args[0].args
+        if function is not None:
+            found = True
+            with graph.inserting_before(node):
+                new = function(*(fx.Proxy(argument, tracer) for argument in arguments))
+            node.replace_all_uses_with(new.node)
+            graph.erase_node(node)
+    return found
+
+
+def _is(node: fx.Node, name: str) -> bool:
+    return node.target == name or node.target is getattr(torch, name)
+
+
+def angle(y: Any, x: Any) -> Any:
+    """atan2(y, x) of float32: pi/2 - atan(x/y) where steep, and nothing that takes a call (as a sign copied does)."""
+    steep = y.abs() > x.abs()
+    q = torch.where(steep, -x, y) / _unless_zero(torch.where(steep, y, x))
+    half = torch.where(y < 0, -math.pi / 2, math.pi / 2)
+    base = torch.where(steep, half, torch.where(x < 0, half * 2, 0.0))
+    return _series(ATAN, q * q) * q + base
+
+
+def softplus(z: Any) -> Any:
+    """log(1 + exp(z)) of float32: the exponential is of what is not positive, so it cannot overflow."""
+    y = (-z.abs()).exp()
+    return _series(LOG1P, y) * y + z.relu()
+
+
+def _series(coefficients: tuple[float, ...], x: Any) -> Any:
+    value = coefficients[-1] * x + coefficients[-2]
+    for coefficient in coefficients[-3::-1]:
+        value = value * x + coefficient
+    return value
+
+
+def _unless_zero(x: Any) -> Any:
+    return torch.where(x == 0, 1.0, x)
