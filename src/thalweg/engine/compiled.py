@@ -436,7 +436,7 @@ class _Run:
         """A function of the whole matrix that a measure graph has left in storage order."""
         (work,) = self.works
         numbers = [work.rule.numbers[place] for place in given]
-        return function(value.view(1, *work.param.shape), *numbers).view(value.shape).to(value.dtype)
+        return function(value.view(1, *work.param.shape), *numbers).reshape(value.shape).to(value.dtype)
 
     def tell(self, totals: list[Tensor | None]) -> None:
         self.told.append(totals)

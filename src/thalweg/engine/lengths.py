@@ -47,9 +47,9 @@ class Lengths:
             return t.shape, t.stride()
         place = key[3] if key[0] == "answer" else key[1]
         if blocks:
-            first = self.axes.get((place, 0)) or self._fresh(j, t, range(1, t.ndim))[0]
-            self.axes[place, 0] = first
-            return (first, *t.shape[1:]), t.stride()
+            if (place, 0) not in self.axes:
+                self.axes[place, 0] = self._fresh(j, t, range(1, t.ndim))[0]
+            return (self.axes[place, 0], *t.shape[1:]), t.stride()
         if self.graph.pieces and key[0] in ("param", "grad"):
             axis, length = self.graph.pieces
             if place not in self.pieces:
