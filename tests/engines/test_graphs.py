@@ -228,8 +228,7 @@ def test_kernels_use_all_cores_whatever_sizes_they_were_compiled_on() -> None:
     assert all("#pragma omp parallel" in text for text in loops)
 
 
-@pytest.mark.parametrize("state", ["float32", "int8"])
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize(("parts", "state"), [(1, "float32"), (3, "float32"), (3, "int8")])
 def test_whole_matrices_that_are_asked_for_alone_go_through_kernels(parts: int, state: str) -> None:
     """Muon: one kernel before the products and one after them, whatever the shapes, the parts and the storage."""
     compiled.forget()
