@@ -235,20 +235,14 @@ def test_the_largest_axes_are_found_by_the_order_of_sizes_alone() -> None:
 @pytest.mark.parametrize("least", [0, 4])
 def test_the_largest_axes_in_every_order_compiled(least: int) -> None:
     shapes = [(9, 5), (5, 9), (6, 6), (3, 7), (4, 8, 2), (8, 2, 4), (2, 4, 8)]
-    params = [[torch.nn.Parameter(torch.randn(shape)) for shape in shapes] for _ in range(2)]
-    kinds = {"reference": params[0], "compiled": params[1]}
-    for a, b in zip(*params, strict=True):
-        b.data.copy_(a.data)
+    params = {engine: _params(*shapes) for engine in ("reference", "compiled")}
     opts = {
         engine: thalweg.AdamW(ps, techniques=[thalweg.Factored(axes="largest", least=least)], engine=engine)
-        for engine, ps in kinds.items()
+        for engine, ps in params.items()
     }
-    for _ in range(4):
-        for a, b in zip(*params, strict=True):
-            a.grad = b.grad = torch.randn_like(a)
-        for opt in opts.values():
-            opt.step()
-    for a, b in zip(*params, strict=True):
+    for engine, opt in opts.items():
+        _train(opt, params[engine], 1, 4)
+    for a, b in zip(*params.values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     plan = next(iter(opts["compiled"]._compiled.plans.values()))
     assert not plan.leftover
@@ -259,19 +253,13 @@ def test_a_kernel_first_met_on_a_square_matrix_fits_others(name: str) -> None:
     """Rows and columns of one length are still two axes; and axes of length one are axes."""
     compiled.forget()
     shapes = [(48, 48), (24, 48), (64, 32, 1, 1), (16, 1, 3, 3), (256, 256, 1, 1)]
-    params = [[Parameter(torch.randn(shape)) for shape in shapes] for _ in range(2)]
-    for a, b in zip(*params, strict=True):
-        b.data.copy_(a.data)
-    names = ("reference", "compiled")
-    opts = [thalweg.create(name, ps, engine=e) for ps, e in zip(params, names, strict=True)]
-    for _ in range(3):
-        for a, b in zip(*params, strict=True):
-            a.grad = b.grad = torch.randn_like(a)
-        for opt in opts:
-            opt.step()
-    for a, b in zip(*params, strict=True):
+    params = {engine: _params(*shapes) for engine in ("reference", "compiled")}
+    opts: dict[str, Any] = {engine: thalweg.create(name, ps, engine=engine) for engine, ps in params.items()}
+    for engine, opt in opts.items():
+        _train(opt, params[engine], 1, 3)
+    for a, b in zip(*params.values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-    plan = next(iter(opts[1]._compiled.plans.values()))  # type: ignore[attr-defined]
+    plan = next(iter(opts["compiled"]._compiled.plans.values()))
     served = [place for chunk in plan.chunks for place in chunk.at]
     assert len(served) + len(plan.leftover) == len(shapes)
     assert plan.leftover == []

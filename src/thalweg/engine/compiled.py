@@ -32,7 +32,7 @@ from thalweg.recipe import Recipe
 
 #: Tensors in one call of a kernel: enough to hide the cost of the call, few enough to compile fast.
 CHUNK = 8
-#: The same where a step is several passes, and so several kernels to compile.
+#: At most so many where a step is several passes, and so several kernels to compile.
 PASSES_CHUNK = 4
 #: The sizes seen when a graph is compiled must not decide whether it runs on one core: it will serve other sizes.
 OPTIONS: dict[str, Any] = {"cpp.min_chunk_size": 1, **numbers.OPTIONS}
@@ -104,7 +104,8 @@ def compile_graph(graph: Graph, arguments: Sequence[Tensor]) -> Callable[..., An
         _look_ahead()
     lengths = Lengths(graph, arguments)
     expanded = all(t.dtype != torch.float64 for t in arguments) and functions.expand(graph.module.graph)
-    graph.module.recompile()
+    if expanded:
+        graph.module.recompile()
     options = ANEW if graph.blocks or graph.pieces else OPTIONS
     if graph.blocks or expanded:
         options = {**options, **CONTRACTED}
@@ -317,7 +318,7 @@ class Engine:
         lengths = [tuple(min(n, 2) for n in s) for s in (*([param.shape] if shaped else []), *smaller)]
         memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
         # Codecs are long formulas for tensors that are not small: one to a call compiles in a fraction of the time.
-        several = PASSES_CHUNK if barriers(rule.recipe, shape) else CHUNK
+        several = min(CHUNK, PASSES_CHUNK) if barriers(rule.recipe, shape) else CHUNK
         count = 1 if shaped or matrix or work.layout.fold else several
         return Key(rule.recipe, tuple(rule.places), structure, count, memory)
 

@@ -79,15 +79,17 @@ PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"})
 
 def over_products(step: Callable[[], None]) -> float | None:
     """The median time of a step on a CPU over the time of the matrix products in one; ``None`` where it has none."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    products = sum(event.cpu_time_total for event in profile.key_averages() if event.key in PRODUCTS) / 1e6
+    if not products:
+        return None
     times = []
     for _ in range(STEPS):  # apart: the profiler itself takes time for every small operation
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        step()
-    products = sum(event.cpu_time_total for event in profile.key_averages() if event.key in PRODUCTS) / 1e6
-    return statistics.median(times) / products if products else None
+    return statistics.median(times) / products
 
 
 def state_bytes(opt: Optimizer) -> int:

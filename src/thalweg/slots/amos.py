@@ -57,8 +57,7 @@ class AmosStep(Slot):
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
         gone = self.axes(len(shape))
         axes = () if gone is None else tuple(None if i in gone else i for i in range(len(shape)))
-        size = tuple(1 if i is None else shape[i] for i in axes)
-        kept = State() if self.each == "full" else State(shape=size, axes=axes)
+        kept = State() if self.each == "full" else State.along(shape, axes)
         scale = {"scale": State(expected_scale(shape), ())} if self.shaped else {}
         return {"exp_avg_sq": kept, "decay": kept, **scale}
 

@@ -34,6 +34,11 @@ class State:
     signed: bool = True
     axes: tuple[int | None, ...] = ()
 
+    @classmethod
+    def along(cls, shape: tuple[int, ...], axes: tuple[int | None, ...]) -> State:
+        """A state with these axes of a parameter of that shape, and of length one where there is None."""
+        return cls(shape=tuple(1 if axis is None else shape[axis] for axis in axes), axes=axes)
+
 
 Over = str | int | tuple[int, ...]
 

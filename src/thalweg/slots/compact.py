@@ -51,6 +51,11 @@ FLOOR = Hyper(1e-30)
 AXES = ("last", "first", "largest", "none")
 
 
+def _by_size(shape: tuple[int, ...]) -> list[int]:
+    """The axes from the smallest to the largest, of equal ones the later as the larger."""
+    return sorted(range(len(shape)), key=lambda i: (shape[i], i))
+
+
 @technique("factored", source="arXiv 1804.04235", needs=NEEDS)
 @dataclass(frozen=True, repr=False)
 class Factored(Compact):
@@ -100,13 +105,13 @@ class Factored(Compact):
             return tuple(range(1, ndim)), (0,)
         if self.axes == "last":
             return (-1,), (-2,)
-        second, first = sorted(range(ndim), key=lambda i: (shape[i], i))[-2:]
+        second, first = _by_size(shape)[-2:]
         return ((first,), (second,)) if shape[second] >= self.least else None
 
     def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if self.axes != "largest" or self.averaged(shape) is None:
             return super().alike(shape)
-        order = sorted(range(len(shape)), key=lambda i: (shape[i], i))
+        order = _by_size(shape)
         return tuple(self.least + 1 + order.index(i) for i in range(len(shape)))
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
@@ -119,7 +124,7 @@ class Factored(Compact):
             axes = tuple(None if i in gone or i - len(shape) in gone else i for i in range(len(shape)))
             if self.axes == "last" and not self.keepdim:
                 axes = tuple(i for i in axes if i is not None)
-            found[role] = State(shape=tuple(1 if i is None else shape[i] for i in axes), axes=axes)
+            found[role] = State.along(shape, axes)
         return found
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
@@ -253,11 +258,8 @@ class Cover(Compact):
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
         if len(shape) < 2:
             return {"accumulator_0": State()}
-        found = {}
-        for i in range(len(shape)):
-            axes = tuple(j if j == i else None for j in range(len(shape)))
-            found[f"accumulator_{i}"] = State(shape=tuple(1 if j is None else shape[j] for j in axes), axes=axes)
-        return found
+        every = range(len(shape))
+        return {f"accumulator_{i}": State.along(shape, tuple(j if j == i else None for j in every)) for i in every}
 
     def __call__(self, x: Any, h: Any, g: Any) -> Generator[Any, Any, Any]:
         q = g * g
