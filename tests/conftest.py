@@ -6,11 +6,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from thalweg.engine import compiled
+from thalweg.engine import inductor
 
 #: Where the processes of one run find their common cache of compiled kernels.
 SHARED = "THALWEG_TEST_CACHE"
@@ -20,25 +21,22 @@ FEW = 2
 
 @pytest.fixture(scope="session", autouse=True)
 def _fresh_compiler_cache() -> Iterator[None]:
-    """An empty inductor cache, thrown away afterwards: results must not depend on what this machine compiled before.
+    """Empty caches of kernels, thrown away afterwards: results must not depend on what this machine compiled before.
 
     The processes of one run share it, so that no kernel is compiled twice.
     """
     with pytest.MonkeyPatch.context() as patch:
-        if SHARED in os.environ:
-            patch.setitem(os.environ, "TORCHINDUCTOR_CACHE_DIR", os.environ[SHARED])
-            yield
-            return
-        fresh = tempfile.TemporaryDirectory(prefix="thalweg-inductor-", ignore_cleanup_errors=True)
-        with fresh as folder:
-            patch.setitem(os.environ, "TORCHINDUCTOR_CACHE_DIR", folder)
+        fresh = tempfile.TemporaryDirectory(prefix="thalweg-kernels-", ignore_cleanup_errors=True)
+        with nullcontext(os.environ[SHARED]) if SHARED in os.environ else fresh as folder:
+            for variable in ("TORCHINDUCTOR_CACHE_DIR", "THALWEG_CACHE_DIR"):
+                patch.setenv(variable, os.path.join(folder, variable))
             yield
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The process that hands out tests to others makes their common cache; they inherit its environment."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
-        os.environ[SHARED] = tempfile.mkdtemp(prefix="thalweg-inductor-")
+        os.environ[SHARED] = tempfile.mkdtemp(prefix="thalweg-kernels-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -54,7 +52,7 @@ def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     Tests marked ``own_chunk`` keep the library's.
     """
     if request.node.get_closest_marker("own_chunk") is None:
-        monkeypatch.setattr(compiled, "CHUNK", FEW)
+        monkeypatch.setattr(inductor, "CHUNK", FEW)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from thalweg.codecs import Layout
-from thalweg.engine import coding
+from thalweg.engine import coding, leaves
 from thalweg.engine import numbers as arithmetic
 from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.recipe import Recipe, Scalars
@@ -50,7 +50,8 @@ class Structure:
     ``wide`` sums in float64. On a CPU that is more exact than the compiler's compensated float32 sums, takes three
     quarters of their time, and is one code for every size. ``pieces`` is an axis, and the length of the equal pieces in
     which measure graphs see and first reduce it. Down a column a processor reads a line of memory for each row; with
-    few rows the lines are still in its cache when the next column comes.
+    few rows the lines are still in its cache when the next column comes. ``native`` is for C++ of our own
+    (``engine/native``), where codecs and random rounding are one node each and numbers need no gathering.
     """
 
     flags: tuple[tuple[str, str, bool], ...] = ()
@@ -60,6 +61,7 @@ class Structure:
     layout: Layout = Layout()  # noqa: RUF009
     wide: bool = False
     pieces: tuple[int, int] | None = None
+    native: bool = False
 
     @property
     def ndim(self) -> int:
@@ -90,12 +92,13 @@ class Graph:
 
 
 class _Recorder:
-    def __init__(self, blocks: bool, pieces: tuple[int, int] | None, axes: Callable[..., Axes]) -> None:
-        self.blocks = blocks
+    def __init__(self, structure: Structure, pieces: tuple[int, int] | None, axes: Callable[..., Axes]) -> None:
+        self.blocks = bool(structure.layout.fold)
+        self.native = structure.native
         self.pieces = pieces
         self.axes = axes
         self.graph = fx.Graph()
-        self.tracer = fx.proxy.GraphAppendingTracer(self.graph)
+        self.tracer = leaves.Tracer(self.graph, structure.native)
         self.inputs: dict[tuple[Any, ...], fx.Proxy] = {}
 
     def input(self, *key: Any) -> Any:
@@ -110,7 +113,8 @@ class _Recorder:
         self.graph.output(fx.node.map_aggregate(outputs, lambda v: v.node if isinstance(v, fx.Proxy) else v))
         if prune:
             self.graph.eliminate_dead_code()
-        arithmetic.gather(self.graph, [p.node for key, p in self.inputs.items() if _holds_numbers(key)])
+        if not self.native:
+            arithmetic.gather(self.graph, [p.node for key, p in self.inputs.items() if _holds_numbers(key)])
         for key, proxy in list(self.inputs.items()):
             if not proxy.node.users:
                 self.graph.erase_node(proxy.node)
@@ -173,7 +177,7 @@ def record(
     layout = structure.layout
     pieces = None if barrier is None else structure.pieces
     kinds: list[list[Kind]] = []
-    recorder = _Recorder(bool(layout.fold), pieces, lambda key: _axes(recipe, structure, kinds, key))
+    recorder = _Recorder(structure, pieces, lambda key: _axes(recipe, structure, kinds, key))
     packed: Any = recorder.input("scalars")
     outputs: list[Any] = []
     stores: list[tuple[Any, ...]] = []
@@ -218,12 +222,12 @@ def record(
             for i, ((x, _), new) in enumerate(zip(running, ended, strict=True)):
                 seed = packed[i * row + row - 1].to(torch.int64) if layout.seeded else 0
                 if layout.rounding == "stochastic":
-                    new = stochastic(new, seed)
+                    new = leaves.call(stochastic, new, seed)
                 recorder.input("param", i).copy_(new)
                 stores.append(("param", i))
                 for role, value in x.new.items():
                     if role in layout.noise:
-                        value = stochastic(value, seed + layout.noise[role])
+                        value = leaves.call(stochastic, value, seed + layout.noise[role])
                     if value.node.op == "placeholder":
                         # State that takes over another's old value: bare (or cloned) the compiler reads it when it is
                         # new already (torch 2.13), a computed value it keeps in order.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from thalweg.engine import compiled
+from thalweg.engine import family
 
 ADAMW_WORDS = 7.0
 """Words that a fused AdamW moves per element: reads p, g, m, v and writes p, m, v."""
@@ -20,7 +20,7 @@ ADAMW_WORDS = 7.0
 def graph_count() -> int:
     """Graphs compiled in this process so far, by the library or through torch.compile; loads no compiler to ask."""
     module = sys.modules.get("torch._dynamo.utils")
-    return compiled.graphs_compiled + (0 if module is None else int(module.counters["stats"]["unique_graphs"]))
+    return family.compiled + (0 if module is None else int(module.counters["stats"]["unique_graphs"]))
 
 
 def cache_state() -> str:

@@ -1,0 +1,172 @@
+"""Calling native kernels: the pointers they are handed, and which tensors share a call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.engine import family
+from thalweg.engine.family import Key, NotCompiled
+from thalweg.engine.native import build
+from thalweg.engine.native.source import TYPES, Column, Source, Unsupported, write
+from thalweg.engine.record import Structure, record
+from thalweg.engine.work import Work
+
+#: Elements of the tensors that pass their barriers together: few enough to be in cache still when they are updated.
+PASSES_ELEMENTS = 1 << 20
+
+
+@dataclass
+class Kernel:
+    """A source, compiled at its first call."""
+
+    source: Source
+    code: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> None:
+        if self.code is None:
+            try:
+                self.code = build.load(self.source.text)
+            except build.BuildError as error:
+                raise NotCompiled(str(error)) from error
+            family.count_one()
+        self.code(*arguments)
+
+
+def _columns(key: Key) -> tuple[Column, ...]:
+    """The tensors of each parameter, in the order of their pointers."""
+    _, param, grad, *state = key.memory
+    compute = _compute(key)
+    roles = zip(key.structure.layout.roles, state, strict=True)
+    asked = [(b, q) for b, kinds in enumerate(family.barriers(key)) for q, k in enumerate(kinds) if k.over == "matrix"]
+    return (
+        *(Column(("param",), param), Column(("grad",), grad)),
+        *(Column(("state", role), dtype) for role, dtype in roles),
+        *(Column((what, b, q), compute) for b, q in asked for what in ("value", "answer")),
+    )
+
+
+def _compute(key: Key) -> torch.dtype:
+    return torch.float64 if key.memory[1] == torch.float64 else torch.float32
+
+
+@cache
+def _source(key: Key, barrier: int | None) -> Source:
+    graph = record(key.recipe, list(key.places), key.structure, 1, barrier)[0]
+    row = len(key.places) + key.structure.layout.seeded
+    kinds = [] if barrier is None else family.barriers(key)[barrier]
+    return write(graph, kinds, barrier, _columns(key), key.structure.layout, row, _compute(key))
+
+
+@cache
+def kernel(key: Key, barrier: int | None) -> Kernel:
+    """The kernel of a barrier, or of the update."""
+    return Kernel(_source(key, barrier))
+
+
+@cache
+def _writable(key: Key) -> bool:
+    """Whether there is C++ for all of a family's graphs."""
+    try:
+        for barrier in (*range(len(family.barriers(key))), None):
+            _source(key, barrier)
+    except Unsupported:
+        return False
+    return True
+
+
+def key(work: Work) -> Key | None:
+    """The family of a tensor that fills its memory; None where there is no native kernel for it."""
+    rule, param = work.rule, work.param
+    shaped = rule.recipe.scope == "row" and param.ndim > 1
+    dtypes = (param.dtype, work.grad.dtype, *(s.dtype for s in work.state))
+    if param.device.type != "cpu" or shaped or not TYPES.keys() >= set(dtypes) or not build.supported():
+        return None
+    structure = Structure(rule.flags, (1,), work.cast, rule.maximize, work.layout, native=True)
+    found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
+    return found if _writable(found) else None
+
+
+class Chunk:
+    """Works of a family that share each call."""
+
+    def __init__(self, key: Key, members: list[int], works: list[Work]) -> None:
+        self.key = key
+        self.at = [[i] for i in members]
+        self.count = len(members)
+        self.kinds = family.barriers(key)
+        self.members = members
+        self.strides = [works[i].param.stride() for i in members]
+        self.compute = _compute(key)
+        columns = _columns(key)
+        self.width = len(columns)
+        self.place = {column.key: j for j, column in enumerate(columns)}
+        self.sizes = (ctypes.c_int64 * self.count)(*(works[i].param.numel() for i in members))
+        self.pointers = (ctypes.c_int64 * (self.count * self.width))()
+        for t, i in enumerate(members):
+            tensors = (works[i].param, works[i].grad, *works[i].state)
+            for j, tensor in enumerate(tensors):
+                self.pointers[t * self.width + j] = tensor.data_ptr()
+        self.held: list[Tensor] = []  # copies of gradients, for as long as a step takes
+
+    def load(self, works: list[Work]) -> dict[tuple[Any, ...], Tensor]:
+        """Point at this step's gradients; those in another layout than their parameters are copied."""
+        at = 1
+        for i, strides in zip(self.members, self.strides, strict=True):
+            grad = works[i].grad
+            if grad.stride() != strides:
+                ordered = torch.empty_strided(grad.shape, strides, dtype=grad.dtype)
+                grad = ordered.copy_(grad)
+                self.held.append(grad)
+            self.pointers[at] = grad.data_ptr()
+            at += self.width
+        return {}
+
+    def call(self, barrier: int | None, inputs: dict[tuple[Any, ...], Tensor]) -> list[Tensor]:
+        """Run the kernel of a barrier, or of the update; what it was asked for, request by request."""
+        found = kernel(self.key, barrier)
+        source = found.source
+        for key, tensor in inputs.items():
+            if key[:3] in self.place:  # of one whole matrix a call
+                self.pointers[self.place[key[:3]]] = tensor.data_ptr()
+        answers = (ctypes.c_int64 * len(source.answers))(*(inputs[key].data_ptr() for key in source.answers))
+        sums = torch.empty((source.sums, self.count), dtype=torch.float64)
+        rows = iter(sums)
+        asked: list[Tensor] = []
+        for q, kind in enumerate([] if barrier is None else self.kinds[barrier]):
+            if kind.over == "matrix":
+                asked.append(torch.empty(self.sizes[0], dtype=self.compute))
+                self.pointers[self.place["value", barrier, q]] = asked[-1].data_ptr()
+            else:
+                asked.append(next(rows))
+        found(self.count, self.sizes, self.pointers, inputs["scalars",].data_ptr(), answers, sums.data_ptr())
+        return asked
+
+    def store(self) -> None:
+        """Let go of copied gradients."""
+        self.held.clear()
+
+
+def chunks(key: Key, members: list[int], works: list[Work]) -> list[Chunk]:
+    """The works of a family, largest first: all in one call, but where they wait at barriers of their own."""
+    size = {i: works[i].param.numel() for i in members}
+    ordered = sorted(members, key=lambda i: -size[i])
+    overs = {kind.over for kinds in family.barriers(key) for kind in kinds}
+    if not overs - {"group", "model"}:
+        return [Chunk(key, ordered, works)]
+    limit = 0 if "matrix" in overs else PASSES_ELEMENTS
+    together: list[list[int]] = []
+    room = 0
+    for i in ordered:
+        if size[i] > room or not limit:
+            together.append([])
+            room = limit
+        together[-1].append(i)
+        room -= size[i]
+    return [Chunk(key, some, works) for some in together]

@@ -1,0 +1,174 @@
+// Arithmetic of generated kernels: numbers of type T, and vectors of W of them. Plain C++ with GCC's and Clang's vector
+// types, and no header that takes long to compile.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+template <int bytes> struct Int;
+template <> struct Int<4> { typedef int32_t type; typedef uint32_t natural; };
+template <> struct Int<8> { typedef int64_t type; typedef uint64_t natural; };
+
+constexpr int W = VECTOR_BYTES / sizeof(T);
+typedef typename Int<sizeof(T)>::type TI;
+typedef typename Int<sizeof(T)>::natural TU;
+typedef T V __attribute__((vector_size(VECTOR_BYTES)));
+typedef TI M __attribute__((vector_size(VECTOR_BYTES)));  // masks (all bits or none), and integers
+typedef TU U __attribute__((vector_size(VECTOR_BYTES)));
+struct bfloat16 { uint16_t bits; };
+
+// Numbers as vectors.
+INLINE V up(T x) { return x - V{}; }
+INLINE V up(V x) { return x; }
+INLINE M lanes() { M r; for (int k = 0; k < W; ++k) r[k] = k; return r; }
+INLINE V choose(M m, V a, V b) { return m ? a : b; }
+INLINE V choose(bool m, V a, V b) { return m ? a : b; }
+INLINE T choose(bool m, T a, T b) { return m ? a : b; }
+INLINE M bits(V x) { return (M)x; }
+
+// Functions. A maximum or minimum with a NaN is one, as it is in torch.
+#define EACH(name, call) \
+  INLINE T name(T x) { return call; } \
+  INLINE V name(V v) { V r; for (int k = 0; k < W; ++k) { T x = v[k]; r[k] = call; } return r; }
+EACH(root, sizeof(T) == 4 ? __builtin_sqrtf(x) : __builtin_sqrt(x))
+EACH(whole, sizeof(T) == 4 ? __builtin_floorf(x) : __builtin_floor(x))
+EACH(logarithm, sizeof(T) == 4 ? logf(x) : log(x))
+EACH(logarithm1p, sizeof(T) == 4 ? log1pf(x) : log1p(x))
+EACH(tangent_h, sizeof(T) == 4 ? tanhf(x) : tanh(x))
+INLINE T angle(T y, T x) { return sizeof(T) == 4 ? atan2f(y, x) : atan2(y, x); }
+INLINE V angle(V y, V x) { V r; for (int k = 0; k < W; ++k) r[k] = angle(y[k], x[k]); return r; }
+INLINE T power(T x, T y) { return sizeof(T) == 4 ? powf(x, y) : pow(x, y); }
+INLINE V power(V x, V y) { V r; for (int k = 0; k < W; ++k) r[k] = power(x[k], y[k]); return r; }
+
+INLINE V size(V x) { return (V)((M)x & (M)(((U){} - 1) >> 1)); }
+INLINE T size(T x) { return x < 0 ? -x : x == 0 ? T(0) : x; }
+INLINE V larger(V a, V b) { return choose((a > b) | (a != a), a, b); }
+INLINE T larger(T a, T b) { return a > b || a != a ? a : b; }
+INLINE V smaller(V a, V b) { return choose((a < b) | (a != a), a, b); }
+INLINE T smaller(T a, T b) { return a < b || a != a ? a : b; }
+INLINE V positive(V x) { return choose(x < 0, V{}, x); }
+INLINE T positive(T x) { return x < 0 ? T(0) : x; }
+INLINE V sign(V x) { return choose(x > 0, up(1), choose(x < 0, up(-1), x)); }
+INLINE T sign(T x) { return x > 0 ? T(1) : x < 0 ? T(-1) : x; }
+INLINE M finite(V x) { return size(x) <= (sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__)); }
+INLINE bool finite(T x) { return isfinite(x); }
+
+// The exponential of float32 by its Taylor polynomial on +-ln(2)/2 and a scale of two's powers; of double the library's.
+INLINE T exponential(T x) { return sizeof(T) == 4 ? expf(x) : exp(x); }
+#ifdef DOUBLE
+INLINE V exponential(V v) { V r; for (int k = 0; k < W; ++k) r[k] = exp(v[k]); return r; }
+#else
+INLINE V exponential(V v) {
+  V x = choose(v > 88.73f, up(88.73f), choose(v < -104.f, up(-104.f), v));
+  V n = whole(x * 1.442695041f + 0.5f);
+  V r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  V p = up(1 / 5040.f);
+  const float c[] = {1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 0.5f, 1.f, 1.f};
+  for (float f : c) p = p * r + f;
+  M e = __builtin_convertvector(n, M), half = e >> 1;  // in two steps, as 2^n may lie beyond what is normal
+  p = p * (V)((half + 127) << 23) * (V)((e - half + 127) << 23);
+  return choose(v > 88.72284f, up(INFINITY), choose(v != v, v, p));
+}
+#endif
+INLINE T logistic(T x) { return 1 / (1 + exponential(-x)); }
+INLINE V logistic(V x) { return 1 / (1 + exponential(-x)); }
+
+// Loads and stores of a vector, or of its first `rest` lanes where `part` is set; all else is zero there.
+template <bool part, class S> INLINE void take(S* to, const S* from, int rest) {
+  if (part) { memset((void*)to, 0, W * sizeof(S)); memcpy((void*)to, from, rest * sizeof(S)); }
+  else memcpy((void*)to, from, W * sizeof(S));
+}
+template <bool part, class S> INLINE void give(S* to, const S* from, int rest) {
+  memcpy((void*)to, from, (part ? rest : W) * sizeof(S));
+}
+template <class S> struct Like { typedef S type __attribute__((vector_size(W * sizeof(S)))); };
+template <bool part, class S> INLINE typename Like<S>::type raw(const S* p, int rest) {
+  typename Like<S>::type x;
+  take<part>((S*)&x, p, rest);
+  return x;
+}
+
+// Between integers of other widths. GCC before 14 takes vectors apart for that, so on 512 bits it is told what to use.
+#ifndef DOUBLE
+typedef typename Like<uint8_t>::type Bytes;
+typedef typename Like<uint16_t>::type Shorts;
+#if defined(__AVX512F__) && !defined(__clang__)
+typedef char Chars __attribute__((vector_size(16)));
+typedef short Halves __attribute__((vector_size(32)));
+INLINE M widened(Bytes x) { return __builtin_ia32_pmovzxbd512_mask((Chars)x, M{}, 0xffff); }
+INLINE M widened(Shorts x) { return __builtin_ia32_pmovzxwd512_mask((Halves)x, M{}, 0xffff); }
+INLINE Bytes bytes(M x) { return (Bytes)__builtin_ia32_pmovdb512_mask(x, Chars{}, 0xffff); }
+INLINE Shorts shorts(M x) { return (Shorts)__builtin_ia32_pmovdw512_mask(x, Halves{}, 0xffff); }
+#else
+INLINE M widened(Bytes x) { return __builtin_convertvector(x, M); }
+INLINE M widened(Shorts x) { return __builtin_convertvector(x, M); }
+INLINE Bytes bytes(M x) { return __builtin_convertvector(x, Bytes); }
+INLINE Shorts shorts(M x) { return __builtin_convertvector(x, Shorts); }
+#endif
+#endif
+
+template <bool part> INLINE V load(const T* p, int rest) { return raw<part>(p, rest); }
+#ifdef DOUBLE
+template <bool part> INLINE V load(const bfloat16* p, int rest) {
+  auto x = raw<part>((const uint16_t*)p, rest);
+  typedef typename Like<float>::type Floats;
+  return __builtin_convertvector((Floats)(__builtin_convertvector(x, typename Like<uint32_t>::type) << 16), V);
+}
+#else
+template <bool part> INLINE V load(const bfloat16* p, int rest) {
+  return (V)(widened(raw<part>((const uint16_t*)p, rest)) << 16);
+}
+#endif
+#ifdef DOUBLE
+template <bool part> INLINE V load(const float* p, int rest) {
+  auto x = raw<part>(p, rest);
+  return __builtin_convertvector(x, V);
+}
+#else
+template <bool part> INLINE V load(const double* p, int rest) {
+  auto x = raw<part>(p, rest);
+  return __builtin_convertvector(x, V);
+}
+#endif
+template <bool part> INLINE void store(T* p, V x, int rest) { give<part>(p, (const T*)&x, rest); }
+#ifndef DOUBLE
+template <bool part> INLINE void store(bfloat16* p, V x, int rest) {
+  U b = (U)x;  // to the nearest, ties to even
+  b = (U)choose(x == x, (V)(b + 0x7fff + ((b >> 16) & 1)), (V)((U){} + 0x7fc00000));
+  Shorts y = shorts((M)(b >> 16));
+  give<part>((uint16_t*)p, (const uint16_t*)&y, rest);
+}
+#endif
+
+// Sums: of a few vectors in T, of those in double. What lies beyond the tensor counts for nothing.
+template <bool part> INLINE V within(V x, int rest, T other) { return part ? choose(lanes() < rest, x, up(other)) : x; }
+template <int n, class X, class F> INLINE auto folded(X x, F both) {
+  for (int k = 0; k < n; ++k) x[k] = both(x[k], x[k + n]);
+  if constexpr (n == 1) return x[0];
+  else return folded<n / 2>(x, both);
+}
+INLINE void add(double& sum, V x) { sum += folded<W / 2>(x, [](T a, T b) { return a + b; }); }
+INLINE void raise(double& most, V x) {
+  most = larger(T(most), folded<W / 2>(x, [](T a, T b) { return larger(a, b); }));
+}
+
+// The largest magnitude so far, as its bits: integers, of which a NaN's are the largest.
+INLINE M above(M most, V x) { M b = bits(size(x)); return most > b ? most : b; }
+INLINE T largest(M most) {
+  TI b = folded<W / 2>(most, [](TI a, TI b) { return a > b ? a : b; });
+  T x;
+  memcpy(&x, &b, sizeof x);
+  return x;
+}
+
+// A whole vector, or a part of one.
+struct Whole { enum { value = 0 }; };
+struct Part { enum { value = 1 }; };
