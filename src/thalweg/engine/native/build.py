@@ -91,7 +91,8 @@ def _compile(source: str, target: Path) -> Path:
     text.write_text(source)
     done = subprocess.run(_command(text, target), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BuildError((done.stderr.strip().splitlines() or [f"the compiler ended with {done.returncode}"])[0])
+        said = [line.partition("error: ")[2] for line in done.stderr.splitlines() if "error: " in line]
+        raise BuildError((said or [f"{compiler()} ended with {done.returncode}"])[0])
     return target
 
 

@@ -41,13 +41,13 @@ class Kernel:
 
 def _columns(key: Key) -> tuple[Column, ...]:
     """The tensors of each parameter, in the order of their pointers."""
-    _, param, grad, *state = key.memory
+    _, param, grad, state = key.memory
     compute = _compute(key)
     roles = zip(key.structure.layout.roles, state, strict=True)
     asked = [(b, q) for b, kinds in enumerate(family.barriers(key)) for q, k in enumerate(kinds) if k.over == "matrix"]
     return (
         *(Column(("param",), param), Column(("grad",), grad)),
-        *(Column(("state", role), dtype) for role, dtype in roles),
+        *(Column(("state", role), dtype, lone) for role, (dtype, lone) in roles),
         *(Column((what, b, q), compute) for b, q in asked for what in ("value", "answer")),
     )
 
@@ -86,10 +86,16 @@ def key(work: Work) -> Key | None:
     rule, param = work.rule, work.param
     shaped = rule.recipe.scope == "row" and param.ndim > 1
     dtypes = (param.dtype, work.grad.dtype, *(s.dtype for s in work.state))
+    coded = {role + part for role, codec in work.layout.codecs for part in codec.tensors}
+    pairs = list(zip(work.layout.roles, work.state, strict=True))
+    lone = [role not in coded and s.shape != param.shape for role, s in pairs]
+    if any(alone and s.numel() != 1 for alone, s in zip(lone, work.state, strict=True)):
+        return None
     if param.device.type != "cpu" or shaped or not TYPES.keys() >= set(dtypes) or not build.supported():
         return None
     structure = Structure(rule.flags, (1,), work.cast, rule.maximize, work.layout, native=True)
-    found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
+    state = tuple(zip(dtypes[2:], lone, strict=True))
+    found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes[:2], state))
     return found if _writable(found) else None
 
 

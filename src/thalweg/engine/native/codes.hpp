@@ -83,10 +83,10 @@ INLINE V at_random(V x, int64_t position, uint32_t seed) {
   h = (h ^ (h >> 16)) * 0x45D9F3Bu;
   U b = (U)x;
   V rounded = (V)((b + ((h ^ (h >> 16)) & 0xffff)) & 0xffff0000u);
-  return choose(finite(x), choose(finite(rounded), rounded, (V)(b & 0xffff0000u)), x);
+  return choose(is_finite(x), choose(is_finite(rounded), rounded, (V)(b & 0xffff0000u)), x);
 }
 // To the nearest bfloat16, but still float32.
 INLINE V rounded(V x) {
   U b = (U)x;
-  return choose(finite(x), (V)((b + 0x7fff + ((b >> 16) & 1)) & 0xffff0000u), x);
+  return choose(is_finite(x), (V)((b + 0x7fff + ((b >> 16) & 1)) & 0xffff0000u), x);
 }

@@ -1,5 +1,6 @@
 // Runs `work` over all tensors, by pieces that threads take as they come. What each piece sums up is kept apart and put
-// together in the order of the pieces, so results do not depend on the number of threads.
+// together in the order of the pieces, so results do not depend on the number of threads. Single numbers that every piece
+// reads are written when all are done.
 INLINE double together(char how, double a, double b) { return how == 'm' ? double(larger(T(a), T(b))) : a + b; }
 
 extern "C" void run(int64_t count, const int64_t* sizes, void* const* pointers, const T* rows, const T* const* answers,
@@ -13,7 +14,7 @@ extern "C" void run(int64_t count, const int64_t* sizes, void* const* pointers, 
     elements += sizes[t];
   }
   const int64_t tasks = first[count];
-  double* found = new double[tasks * SUMS + 1];
+  double* found = new double[tasks * FOUND + 1];
 #pragma omp parallel for schedule(dynamic) if (elements > TASK / 4)
   for (int64_t task = 0; task < tasks; ++task) {
     int64_t t = 0, beyond = count;
@@ -22,16 +23,19 @@ extern "C" void run(int64_t count, const int64_t* sizes, void* const* pointers, 
       (first[middle] <= task ? t : beyond) = middle;
     }
     const int64_t from = (task - first[t]) * most, all = sizes[t] / UNIT;
-    double* sums = found + task * SUMS;
+    double* sums = found + task * FOUND;
     for (int s = 0; s < SUMS; ++s) sums[s] = HOW[s] == 'm' ? -INFINITY : 0;
     work(from, from + most < all ? from + most : all, t, pointers + t * COLUMNS, rows + t * ROW, answers, sums);
   }
   for (int s = 0; s < SUMS; ++s)
     for (int64_t t = 0; t < count; ++t) {
       double whole = HOW[s] == 'm' ? -INFINITY : 0;
-      for (int64_t task = first[t]; task < first[t + 1]; ++task) whole = together(HOW[s], whole, found[task * SUMS + s]);
+      for (int64_t task = first[t]; task < first[t + 1]; ++task) whole = together(HOW[s], whole, found[task * FOUND + s]);
       out[s * count + t] = HOW[s] == 'a' ? whole / double(sizes[t]) : whole;
     }
+  for (int k = 0; k < FOUND - SUMS; ++k)
+    for (int64_t t = 0; t < count; ++t)
+      if (first[t + 1] > first[t]) *(T*)pointers[t * COLUMNS + LONE[k]] = T(found[first[t] * FOUND + SUMS + k]);
   delete[] found;
   delete[] first;
 }

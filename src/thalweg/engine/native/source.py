@@ -44,10 +44,14 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """A tensor that kernels of a family see of every parameter: the key of a graph's input, and its dtype."""
+    """A tensor that kernels of a family see of every parameter: the key of a graph's input, and its dtype.
+
+    ``lone`` if it is a single number, whatever the parameter's shape.
+    """
 
     key: tuple[Any, ...]
     dtype: torch.dtype
+    lone: bool = False
 
 
 _BINARY = {"add": "+", "sub": "-", "mul": "*", "truediv": "/"}
@@ -64,7 +68,7 @@ _FUNCTIONS = {
     "log1p": "logarithm1p",
     "tanh": "tangent_h",
     "sigmoid": "logistic",
-    "isfinite": "finite",
+    "isfinite": "is_finite",
 }
 _EXTREMA = {"maximum": "larger", "minimum": "smaller"}
 #: What leaves a number as it is.
@@ -122,6 +126,9 @@ class _Writer:
         self.loads: list[str] = []
         self.body: list[str] = []
         self.sums: list[str] = []  # how each reduction is taken: s(um), a(verage), m(aximum)
+        self.lone: list[
+            tuple[int, str]
+        ] = []  # new values of single numbers, and where they go when all pieces are done
         self.encoded: list[tuple[Blockwise, str]] = []
         self.books: dict[Blockwise, str] = {}
         self.answers: list[tuple[Any, ...]] = []
@@ -297,7 +304,14 @@ class _Writer:
             codec = getattr(value.args[0].target, "__self__", None)  # type: ignore[union-attr]
             if isinstance(codec, Blockwise) and codec.store == value.args[0].target:  # type: ignore[union-attr]
                 return
-        self.body.append(f"store<part>(p{self.column(key)} + i, {self.vector(value)}, rest);")
+        j = self.column(key)
+        if not self.columns[j].lone:
+            self.body.append(f"store<part>(p{j} + i, {self.vector(value)}, rest);")
+            return
+        found = self.read(value)
+        if found.vector or self.columns[j].dtype != self.dtype:
+            raise Unsupported("a number made of elements, or of another dtype")
+        self.lone.append((j, self.float_of(found)))
 
     # Codes.
 
@@ -383,8 +397,11 @@ class _Writer:
                 raise Unsupported("all numbers at once")
             else:
                 j = self.column(key)
-                self.loads.append(f"const V {value.name} = load<part>(p{j} + i, rest);")
-                self.values[value] = Value(value.name, True)
+                if self.columns[j].lone:
+                    self.values[value] = Value(f"T(*p{j})", False)
+                    return self.values[value]
+                self.loads.append(f"const V {_name(value)} = load<part>(p{j} + i, rest);")
+                self.values[value] = Value(_name(value), True)
         return self.values[value]
 
     def float_of(self, value: Value) -> str:
@@ -405,8 +422,8 @@ class _Writer:
     def put(self, node: fx.Node, text: str, vector: bool = True, kind: str = "float") -> None:
         """Give a node's value a name, in the loop or before it."""
         types = {"float": ("T", "V"), "truth": ("bool", "M")}
-        (self.body if vector else self.numbers).append(f"const {types[kind][vector]} {node.name} = {text};")
-        self.values[node] = Value(node.name, vector, kind)
+        (self.body if vector else self.numbers).append(f"const {types[kind][vector]} {_name(node)} = {text};")
+        self.values[node] = Value(_name(node), vector, kind)
 
     # The whole.
 
@@ -414,19 +431,21 @@ class _Writer:
         double = self.dtype == torch.float64
         pointers = [f"{TYPES[c.dtype]}* p{j} = ({TYPES[c.dtype]}*)at[{j}];" for j, c in enumerate(self.columns)]
         constants = {"TASK": TASK, "UNIT": self.block.block if self.block else 1, "COLUMNS": len(self.columns)}
-        constants |= {"ROW": self.row, "SUMS": len(self.sums)}
+        constants |= {"ROW": self.row, "SUMS": len(self.sums), "FOUND": len(self.sums) + len(self.lone)}
         lines = [
             "typedef double T;\n#define DOUBLE" if double else "typedef float T;",
             _header("vectors.hpp"),
             *([] if double else [_header("codes.hpp")]),
             *[f"constexpr int64_t {name} = {value};" for name, value in constants.items()],
             f'constexpr char HOW[] = "{"".join(self.sums)}";',
+            f"constexpr int LONE[] = {{{', '.join(str(j) for j, _ in self.lone) or '0'}}};",
             *[f"static const Book {name} = {tables.book(c.bits, c.signed)};" for c, name in self.books.items()],
             "static void work(int64_t from, int64_t to, int64_t tensor, void* const* at, const T* row,",
             "                 const T* const* answers, double* sums) {",
             *pointers,
             *self.numbers,
             *(self.over_blocks() if self.block else self.over_elements()),
+            *[f"sums[{len(self.sums) + k}] = {text};" for k, (_, text) in enumerate(self.lone)],
             "}",
             _header("driver.hpp"),
         ]
@@ -486,6 +505,10 @@ class _Writer:
             *lines,
             "};",
         ]
+
+
+def _name(node: fx.Node) -> str:
+    return f"{node.name}_"  # no function is called so
 
 
 def _constant(value: Any) -> Value:

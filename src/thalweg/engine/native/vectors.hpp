@@ -58,8 +58,8 @@ INLINE V positive(V x) { return choose(x < 0, V{}, x); }
 INLINE T positive(T x) { return x < 0 ? T(0) : x; }
 INLINE V sign(V x) { return choose(x > 0, up(1), choose(x < 0, up(-1), x)); }
 INLINE T sign(T x) { return x > 0 ? T(1) : x < 0 ? T(-1) : x; }
-INLINE M finite(V x) { return size(x) <= (sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__)); }
-INLINE bool finite(T x) { return isfinite(x); }
+INLINE M is_finite(V x) { return size(x) <= (sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__)); }
+INLINE bool is_finite(T x) { return size(x) <= (sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__)); }
 
 // The exponential of float32 by its Taylor polynomial on +-ln(2)/2 and a scale of two's powers; of double the library's.
 INLINE T exponential(T x) { return sizeof(T) == 4 ? expf(x) : exp(x); }
