@@ -52,7 +52,9 @@ class SecondPerTensor(Slot):
         return self.inner.hypers()
 
     def state(self, shape: tuple[int, ...]) -> dict[str, State]:
-        return {self.inner.role: State(self.inner.start or 0.0, self.shape(shape))}
+        kept = self.shape(shape)
+        axes = (0, *[None] * (len(kept) - 1)) if kept else ()
+        return {self.inner.role: State(self.inner.start or 0.0, kept, axes=axes)}
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The shape of the second moment of a parameter of that shape; None for the parameter's own."""

@@ -102,7 +102,7 @@ def _loaded(path: Path) -> Callable[..., Any]:
     except OSError as error:
         raise BuildError(str(error)) from error
     function.restype = None
-    function.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 5]
+    function.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 6]
     return function
 
 

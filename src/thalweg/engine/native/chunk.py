@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import family
+from thalweg.engine import family, functions
 from thalweg.engine.family import Key, NotCompiled
 from thalweg.engine.native import build
-from thalweg.engine.native.source import TYPES, Column, Source, Unsupported, write
-from thalweg.engine.record import Structure, record
+from thalweg.engine.native.loops import Source, write
+from thalweg.engine.native.source import TYPES, Column, Unsupported
+from thalweg.engine.record import WHOLE, Structure, record
 from thalweg.engine.work import Work
 
 #: Elements of the tensors that pass their barriers together: few enough to be in cache still when they are updated.
@@ -41,14 +42,14 @@ class Kernel:
 
 def _columns(key: Key) -> tuple[Column, ...]:
     """The tensors of each parameter, in the order of their pointers."""
-    _, param, grad, state = key.memory
-    compute = _compute(key)
+    _, param, grad, *state = key.memory
     roles = zip(key.structure.layout.roles, state, strict=True)
-    asked = [(b, q) for b, kinds in enumerate(family.barriers(key)) for q, k in enumerate(kinds) if k.over == "matrix"]
+    kinds = enumerate(family.barriers(key))
+    asked = [(b, q) for b, some in kinds for q, kind in enumerate(some) if kind.over not in WHOLE]
     return (
         *(Column(("param",), param), Column(("grad",), grad)),
-        *(Column(("state", role), dtype, lone) for role, (dtype, lone) in roles),
-        *(Column((what, b, q), compute) for b, q in asked for what in ("value", "answer")),
+        *(Column(("state", role), dtype) for role, dtype in roles),
+        *(Column((what, b, q), _compute(key)) for b, q in asked for what in ("value", "answer")),
     )
 
 
@@ -59,9 +60,13 @@ def _compute(key: Key) -> torch.dtype:
 @cache
 def _source(key: Key, barrier: int | None) -> Source:
     graph = record(key.recipe, list(key.places), key.structure, 1, barrier)[0]
-    row = len(key.places) + key.structure.layout.seeded
+    compute = _compute(key)
+    if compute == torch.float32:
+        functions.expand(graph.module.graph)
+    layout = key.structure.layout
     kinds = [] if barrier is None else family.barriers(key)[barrier]
-    return write(graph, kinds, barrier, _columns(key), key.structure.layout, row, _compute(key))
+    row = len(key.places) + layout.seeded
+    return write(graph, kinds, barrier, _columns(key), layout, key.structure.ndim, row, compute)
 
 
 @cache
@@ -86,17 +91,30 @@ def key(work: Work) -> Key | None:
     rule, param = work.rule, work.param
     shaped = rule.recipe.scope == "row" and param.ndim > 1
     dtypes = (param.dtype, work.grad.dtype, *(s.dtype for s in work.state))
-    coded = {role + part for role, codec in work.layout.codecs for part in codec.tensors}
-    pairs = list(zip(work.layout.roles, work.state, strict=True))
-    lone = [role not in coded and s.shape != param.shape for role, s in pairs]
-    if any(alone and s.numel() != 1 for alone, s in zip(lone, work.state, strict=True)):
+    if param.device.type != "cpu" or not TYPES.keys() >= set(dtypes) or not build.supported():
         return None
-    if param.device.type != "cpu" or shaped or not TYPES.keys() >= set(dtypes) or not build.supported():
+    if (shaped and not param.is_contiguous()) or not all(_fits(work, *pair, shaped) for pair in _plain(work)):
         return None
-    structure = Structure(rule.flags, (1,), work.cast, rule.maximize, work.layout, native=True)
-    state = tuple(zip(dtypes[2:], lone, strict=True))
-    found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes[:2], state))
+    shape = rule.recipe.alike(tuple(param.shape)) if shaped else (1,)
+    structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, native=True)
+    found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
     return found if _writable(found) else None
+
+
+def _plain(work: Work) -> list[tuple[str, Tensor]]:
+    """The state that no codec stores, by role."""
+    coded = {role + part for role, codec in work.layout.codecs for part in codec.tensors}
+    return [(role, s) for role, s in zip(work.layout.roles, work.state, strict=True) if role not in coded]
+
+
+def _fits(work: Work, role: str, state: Tensor, shaped: bool) -> bool:
+    """Whether kernels know how a state lies beside its parameter: like it, along known axes, or a single number."""
+    spec = work.rule.recipe.state(tuple(work.param.shape)).get(role)
+    if spec is None or spec.shape is None:
+        return True
+    if not spec.axes:
+        return state.numel() == 1
+    return shaped or state.numel() == work.param.numel()
 
 
 class Chunk:
@@ -113,7 +131,14 @@ class Chunk:
         columns = _columns(key)
         self.width = len(columns)
         self.place = {column.key: j for j, column in enumerate(columns)}
-        self.sizes = (ctypes.c_int64 * self.count)(*(works[i].param.numel() for i in members))
+        layout = key.structure.layout
+        sizes = [works[i].param.numel() for i in members]
+        # Elements that a kernel takes as one: a block of codes, or a row.
+        block = layout.blockwise[0][1].block if layout.blockwise else 1
+        shaped = key.structure.ndim > 1
+        units = [works[i].param[0].numel() if shaped else block for i in members]
+        self.rows = [n // unit for n, unit in zip(sizes, units, strict=True)]
+        self.sizes, self.units = ((ctypes.c_int64 * self.count)(*numbers) for numbers in (sizes, units))
         self.pointers = (ctypes.c_int64 * (self.count * self.width))()
         for t, i in enumerate(members):
             tensors = (works[i].param, works[i].grad, *works[i].state)
@@ -139,20 +164,29 @@ class Chunk:
         found = kernel(self.key, barrier)
         source = found.source
         for key, tensor in inputs.items():
-            if key[:3] in self.place:  # of one whole matrix a call
-                self.pointers[self.place[key[:3]]] = tensor.data_ptr()
+            if len(key) == 4:
+                self.point(key[3], key[:3], tensor)
         answers = (ctypes.c_int64 * len(source.answers))(*(inputs[key].data_ptr() for key in source.answers))
         sums = torch.empty((source.sums, self.count), dtype=torch.float64)
         rows = iter(sums)
         asked: list[Tensor] = []
-        for q, kind in enumerate([] if barrier is None else self.kinds[barrier]):
-            if kind.over == "matrix":
-                asked.append(torch.empty(self.sizes[0], dtype=self.compute))
-                self.pointers[self.place["value", barrier, q]] = asked[-1].data_ptr()
-            else:
+        for q, what in enumerate(source.asked):
+            if what == "sum":
                 asked.append(next(rows))
-        found(self.count, self.sizes, self.pointers, inputs["scalars",].data_ptr(), answers, sums.data_ptr())
+            elif what == "each":
+                asked += next(rows)
+            else:
+                lengths = {"row": self.rows, "column": self.units, "matrix": self.sizes}[what]
+                for t, length in enumerate(lengths):
+                    asked.append(torch.empty(length, dtype=self.compute))
+                    self.point(t, ("value", barrier, q), asked[-1])
+        numbers = inputs["scalars",].data_ptr()
+        found(self.count, self.sizes, self.units, self.pointers, numbers, answers, sums.data_ptr())
         return asked
+
+    def point(self, tensor: int, key: tuple[Any, ...], at: Tensor) -> None:
+        """Set a pointer."""
+        self.pointers[tensor * self.width + self.place[key]] = at.data_ptr()
 
     def store(self) -> None:
         """Let go of copied gradients."""

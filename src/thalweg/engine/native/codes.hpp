@@ -60,12 +60,12 @@ INLINE M place(V share, const Book& b) {
   V last = look(b.last, d);
   return __builtin_convertvector(choose(n < last, n, last), M);
 }
-template <bool is_signed> INLINE V decoded(M c, const Table& slope, const Table& offset, int zero) {
+template <bool is_signed, int zero> INLINE V decoded(M c, const Table& slope, const Table& offset) {
   if (!is_signed) return value(c, slope, offset, 1.5f);
   M n = c - zero, s = n >> 31;
   return (V)(bits(value((n ^ s) - s, slope, offset, 0.5f)) ^ (s << 31));
 }
-template <bool is_signed> INLINE M encoded(V share, const Book& b, int zero) {
+template <bool is_signed, int zero> INLINE M encoded(V share, const Book& b) {
   if (!is_signed) { M n = place(share, b) - 1; n = n < 1 ? (M){} + 1 : n; return share > 0 ? n : (M){}; }
   M n = place(size(share), b), s = bits(share) >> 31;
   return ((n ^ s) - s) + zero;

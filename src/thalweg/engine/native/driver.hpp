@@ -1,41 +1,64 @@
-// Runs `work` over all tensors, by pieces that threads take as they come. What each piece sums up is kept apart and put
-// together in the order of the pieces, so results do not depend on the number of threads. Single numbers that every piece
-// reads are written when all are done.
-INLINE double together(char how, double a, double b) { return how == 'm' ? double(larger(T(a), T(b))) : a + b; }
+// Runs `work` over all tensors, by pieces of so many units (elements, blocks or rows) that threads take as they come. What
+// each piece sums up is kept apart and put together in the order of the pieces, so results do not depend on the number of
+// threads. HOW they are: s(um), m(aximum), and a(verages) over all elements, r(ows) or c(olumns). At last `finish` writes
+// what every piece reads.
+constexpr int SUMS = sizeof(HOW) - 1, COLUMN_SUMS = sizeof(HOW_COLUMNS) - 1;
 
-extern "C" void run(int64_t count, const int64_t* sizes, void* const* pointers, const T* rows, const T* const* answers,
-                    double* out) {
-  const int64_t most = TASK / UNIT;
-  int64_t* first = new int64_t[count + 1];
+extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, void* const* pointers, const T* numbers,
+                    const T* const* answers, double* out) {
+  struct Place { int64_t task, most, columns; };
+  Place* first = new Place[count + 1];
   int64_t elements = 0;
-  first[0] = 0;
+  first[0] = {};
   for (int64_t t = 0; t < count; ++t) {
-    first[t + 1] = first[t] + (sizes[t] / UNIT + most - 1) / most;
+    const int64_t all = sizes[t] / units[t];
+    int64_t most = TASK / units[t] > 1 ? TASK / units[t] : 1;
+    // Few pieces where each has sums of its own for all columns.
+    if (COLUMN_SUMS && most < all / 64) most = all / 64;
+    const int64_t tasks = (all + most - 1) / most;
+    first[t].most = most;
+    first[t + 1] = {first[t].task + tasks, 0, first[t].columns + tasks * COLUMN_SUMS * units[t]};
     elements += sizes[t];
   }
-  const int64_t tasks = first[count];
-  double* found = new double[tasks * FOUND + 1];
+  const int64_t tasks = first[count].task;
+  double* found = new double[tasks * SUMS + 1];
+  T* columns = new T[first[count].columns + 1];
 #pragma omp parallel for schedule(dynamic) if (elements > TASK / 4)
   for (int64_t task = 0; task < tasks; ++task) {
     int64_t t = 0, beyond = count;
     while (beyond - t > 1) {
       const int64_t middle = (t + beyond) / 2;
-      (first[middle] <= task ? t : beyond) = middle;
+      (first[middle].task <= task ? t : beyond) = middle;
     }
-    const int64_t from = (task - first[t]) * most, all = sizes[t] / UNIT;
-    double* sums = found + task * FOUND;
+    const int64_t nth = task - first[t].task, most = first[t].most, from = nth * most, all = sizes[t] / units[t];
+    double* sums = found + task * SUMS;
     for (int s = 0; s < SUMS; ++s) sums[s] = HOW[s] == 'm' ? -INFINITY : 0;
-    work(from, from + most < all ? from + most : all, t, pointers + t * COLUMNS, rows + t * ROW, answers, sums);
+    work(from, from + most < all ? from + most : all, t, units[t], pointers + t * COLUMNS, numbers + t * NUMBERS, answers,
+         sums, columns + first[t].columns + nth * COLUMN_SUMS * units[t]);
   }
   for (int s = 0; s < SUMS; ++s)
     for (int64_t t = 0; t < count; ++t) {
       double whole = HOW[s] == 'm' ? -INFINITY : 0;
-      for (int64_t task = first[t]; task < first[t + 1]; ++task) whole = together(HOW[s], whole, found[task * FOUND + s]);
-      out[s * count + t] = HOW[s] == 'a' ? whole / double(sizes[t]) : whole;
+      for (int64_t k = first[t].task; k < first[t + 1].task; ++k) whole = together(HOW[s], whole, found[k * SUMS + s]);
+      const int64_t all = sizes[t], unit = units[t];
+      const char how = HOW[s];
+      out[s * count + t] = whole / double(how == 'a' ? all : how == 'r' ? all / unit : how == 'c' ? unit : 1);
     }
-  for (int k = 0; k < FOUND - SUMS; ++k)
-    for (int64_t t = 0; t < count; ++t)
-      if (first[t + 1] > first[t]) *(T*)pointers[t * COLUMNS + LONE[k]] = T(found[first[t] * FOUND + SUMS + k]);
+  for (int64_t t = 0; t < count; ++t) {
+    const int64_t unit = units[t], pieces = first[t + 1].task - first[t].task;
+    for (int s = 0; s < COLUMN_SUMS; ++s) {
+      T* to = (T*)pointers[t * COLUMNS + TO[s]];
+      const double share = HOW_COLUMNS[s] == 'a' ? 1 / double(sizes[t] / unit) : 1;
+      const T* own = columns + first[t].columns + s * unit;
+      for (int64_t c = 0; c < unit; ++c) {
+        double whole = own[c];
+        for (int64_t k = 1; k < pieces; ++k) whole = together(HOW_COLUMNS[s], whole, own[k * COLUMN_SUMS * unit + c]);
+        to[c] = T(whole * share);
+      }
+    }
+    if (pieces) finish(t, unit, pointers + t * COLUMNS, numbers + t * NUMBERS, answers);
+  }
+  delete[] columns;
   delete[] found;
   delete[] first;
 }

@@ -1,33 +1,29 @@
-"""Recorded graphs as C++: a loop over the elements of any number of tensors, or over the blocks of their codes.
+"""Recorded graphs as C++ statements: what is worked out where, before the loops that ``loops`` puts around them.
 
-A graph has been recorded for one tensor. What it makes of numbers alone is worked out before the loop; what it makes of
-elements becomes vector arithmetic in the loop's body. Sums and maxima are collected on the way. Codes are stored in a
-second loop over each block, when its largest magnitude is known; the block's numbers wait in the processor's cache.
+A graph has been recorded for one tensor. What it makes of numbers alone is worked out once a piece, what it makes of rows
+once a row, and what it makes of elements, or of columns, becomes vector arithmetic in the innermost loop. Sums and maxima
+are collected on the way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
-from thalweg.codecs import FLOOR, SCALE, Blockwise, Layout, Rounded
-from thalweg.engine.native import tables
+from thalweg.codecs import Blockwise, Layout, Rounded
+from thalweg.engine.record import WHOLE as ONE_NUMBER
 from thalweg.engine.record import Graph, Kind
 from thalweg.rounding import nearest, stochastic
 
-#: Elements that a thread takes at a time.
-TASK = 1 << 16
-#: Vectors whose sum is taken in the kernel's precision before it is added to one in double.
-TILE = 16
 #: What memory may hold, and its name in C++.
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16", torch.uint8: "uint8_t"}
+#: What a value has one of for each tensor, row (index of the first axis), column (of all the others), or element.
+NUMBER, ROW, COLUMN, ELEMENT = range(4)
 
 
 class Unsupported(Exception):
@@ -35,109 +31,96 @@ class Unsupported(Exception):
 
 
 class Value(NamedTuple):
-    """A C++ expression: a number or a vector, of floats, truths or integers."""
+    """A C++ expression: of floats, truths or integers, or the name of a sum that is not known yet.
+
+    ``axes`` says of each of its axes which of the parameter's it is, None for one of length one.
+    """
 
     text: str
-    vector: bool
+    axes: tuple[int | None, ...] = ()
+    level: int = NUMBER
     kind: str = "float"
+
+    @property
+    def vector(self) -> bool:
+        return self.level >= COLUMN
 
 
 @dataclass(frozen=True)
 class Column:
-    """A tensor that kernels of a family see of every parameter: the key of a graph's input, and its dtype.
-
-    ``lone`` if it is a single number, whatever the parameter's shape.
-    """
+    """A tensor that kernels of a family see of every parameter: the key of a graph's input, and its dtype."""
 
     key: tuple[Any, ...]
     dtype: torch.dtype
-    lone: bool = False
+
+
+@dataclass
+class Statements:
+    """What is done where."""
+
+    numbers: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)  # of a row
+    blocks: list[str] = field(default_factory=list)  # before a block of codes
+    body: list[tuple[int, str]] = field(default_factory=list)  # with the level of each
+    last: list[str] = field(default_factory=list)  # when all pieces are done: what every piece reads
+    last_columns: list[str] = field(default_factory=list)
+    sums: list[str] = field(default_factory=list)  # how each is taken, see HOW in driver.hpp
+    row_sums: list[str] = field(default_factory=list)
+    column_sums: list[tuple[str, int]] = field(default_factory=list)  # with the column that takes it
+    encoded: list[tuple[Blockwise, str]] = field(default_factory=list)
+    answers: list[tuple[Any, ...]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)  # for each request: "sum", "each", "row", "column" or "matrix"
 
 
 _BINARY = {"add": "+", "sub": "-", "mul": "*", "truediv": "/"}
 _COMPARED = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
 _LOGICAL = {"and_": "&", "or_": "|", "xor": "^", "logical_and": "&", "logical_or": "|"}
-_FUNCTIONS = {
-    "sqrt": "root",
-    "abs": "size",
-    "sign": "sign",
-    "relu": "positive",
-    "floor": "whole",
-    "exp": "exponential",
-    "log": "logarithm",
-    "log1p": "logarithm1p",
-    "tanh": "tangent_h",
-    "sigmoid": "logistic",
-    "isfinite": "is_finite",
-}
-_EXTREMA = {"maximum": "larger", "minimum": "smaller"}
-#: What leaves a number as it is.
-_SAME = ("reshape", "contiguous", "clone", "detach", "float")
+_NAMES = (
+    *(("sqrt", "root"), ("abs", "size"), ("sign", "sign"), ("relu", "positive"), ("floor", "whole")),
+    *(("exp", "exponential"), ("log", "logarithm"), ("log1p", "logarithm1p"), ("tanh", "tangent_h")),
+    *(("sigmoid", "logistic"), ("isfinite", "is_finite"), ("maximum", "larger"), ("minimum", "smaller")),
+    *(("pow", "power"), ("atan2", "angle")),
+)
+_FUNCTIONS = dict(_NAMES)
+#: What leaves a value as it is.
+_SAME = ("contiguous", "clone", "detach", "float")
+#: Operations whose results are truths.
+_TRUTHS = (*_COMPARED, *_LOGICAL, "isfinite", "isnan", "invert", "logical_not")
 
 
-@dataclass(frozen=True)
-class Source:
-    """The C++ of a graph, which answers it reads (an array of each), and how many sums it finds."""
-
-    text: str
-    answers: tuple[tuple[Any, ...], ...]
-    sums: int
-
-
-def write(
-    graph: Graph,
-    kinds: list[Kind],
-    barrier: int | None,
-    columns: tuple[Column, ...],
-    layout: Layout,
-    row: int,
-    dtype: torch.dtype,
-) -> Source:
-    """The C++ of a graph that was recorded for one tensor, up to a barrier or to its end.
+class Writer:
+    """Turns the nodes of a graph into statements. Raises ``Unsupported`` where there is no C++ for one.
 
     ``columns`` are the tensors of each parameter in the order of their pointers, ``kinds`` what is asked for at the
-    barrier, ``row`` how many numbers a parameter's row has. Raises ``Unsupported`` where there is no C++ for something.
+    ``barrier`` that the graph leads to, if it does. ``ndim`` axes can be seen; elements alone where it is one.
     """
-    writer = _Writer(graph, kinds, barrier, columns, layout, row, dtype)
-    return Source(writer.write(), tuple(writer.answers), len(writer.sums))
 
-
-class _Writer:
     def __init__(
         self,
         graph: Graph,
-        kinds: list[Kind],
+        kinds: Sequence[Kind],
         barrier: int | None,
         columns: tuple[Column, ...],
         layout: Layout,
-        row: int,
+        ndim: int,
         dtype: torch.dtype,
     ) -> None:
         self.graph = graph
         self.kinds = kinds
         self.barrier = barrier
         self.columns = columns
-        self.layout = layout
-        self.row = row
+        self.every = tuple(range(ndim))
         self.dtype = dtype
-        self.values: dict[fx.Node, Value] = {}
-        self.numbers: list[str] = []  # before the loop
-        self.blocks: list[str] = []  # before the elements of a block
-        self.loads: list[str] = []
-        self.body: list[str] = []
-        self.sums: list[str] = []  # how each reduction is taken: s(um), a(verage), m(aximum)
-        self.lone: list[
-            tuple[int, str]
-        ] = []  # new values of single numbers, and where they go when all pieces are done
-        self.encoded: list[tuple[Blockwise, str]] = []
-        self.books: dict[Blockwise, str] = {}
-        self.answers: list[tuple[Any, ...]] = []
-        self.input = dict(
-            zip([n for n in graph.module.graph.nodes if n.op == "placeholder"], graph.inputs, strict=True)
-        )
         self.block = layout.blockwise[0][1] if layout.blockwise else None
+        self.values: dict[fx.Node, Value] = {}
+        self.done = Statements()
+        if self.block and ndim > 1:
+            raise Unsupported("codes of rows")
+        placeholders = [n for n in graph.module.graph.nodes if n.op == "placeholder"]
+        self.inputs = dict(zip(placeholders, zip(graph.inputs, graph.axes, strict=True), strict=True))
 
-    def write(self) -> str:
+    def write(self) -> Statements:
         for node in self.graph.module.graph.nodes:
             if node.op in ("call_function", "call_method"):
                 name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
@@ -146,9 +129,7 @@ class _Writer:
                 self.output(node)
             elif node.op != "placeholder":
                 raise Unsupported(node.op)
-        return self.assemble()
-
-    # Nodes.
+        return self.done
 
     def node(self, node: fx.Node, name: str) -> None:
         codec = getattr(node.target, "__self__", None)
@@ -160,369 +141,358 @@ class _Writer:
             else:
                 self.encode(node, codec)
         elif node.target is stochastic:
-            self.put(node, f"at_random({self.vector(node.args[0])}, i, {self.read(node.args[1]).text})")
+            value, seed = self.elements(node.args[0]), self.read(node.args[1])
+            self.put(node, f"at_random({value.text}, i, {seed.text})", value)
         elif node.target is nearest:
-            self.put(node, f"rounded({self.vector(node.args[0])})")
+            value = self.elements(node.args[0])
+            self.put(node, f"rounded({value.text})", value)
         elif name == "getitem":
             self.item(node)
         elif name == "copy_":
             self.store(node)
         elif name in ("sum", "mean", "amax"):
             self.reduction(node, name)
+        elif name == "to":
+            self.convert(node)
+        elif name in ("reshape", "unsqueeze", *_SAME):
+            self.reshape(node, name)
         else:
             self.arithmetic(node, name)
 
+    # Arithmetic.
+
     def arithmetic(self, node: fx.Node, name: str) -> None:
-        found = [self.read(a) if isinstance(a, (fx.Node, int, float)) else None for a in node.args]
-        operands = [v for v in found if v is not None]
-        vector = any(v.vector for v in operands)
-        if name == "to":
-            self.convert(node, found[0])
-            return
-        if any(v.kind == "integer" for v in operands):
-            if name != "add":
+        limits = {k: v for k, v in node.kwargs.items() if v is not None} if name == "clamp" else {}
+        arguments = [a for a in node.args if a is not None]
+        if name == "clamp":
+            limits = dict(zip(("min", "max"), node.args[1:], strict=False)) | limits
+            limits = {k: v for k, v in limits.items() if v is not None}
+            arguments = [node.args[0], *limits.values()]
+        elif node.kwargs:
+            raise Unsupported(f"{name} with {dict(node.kwargs)}")
+        found = [self.read(a) for a in arguments]
+        if any(v.kind == "integer" for v in found):
+            if name != "add" or any(v.level for v in found):
                 raise Unsupported(f"{name} of integers")
-            self.values[node] = Value(" + ".join(f"int64_t({v.text})" for v in operands), False, "integer")
+            text = " + ".join(f"int64_t({v.text})" for v in found)
+            self.values[node] = Value(text, kind="integer")
             return
-        first = node.args[0]
-        if name in _SAME and isinstance(first, fx.Node):
-            self.values[node] = self.read(first)
-        elif name == "clamp":
-            self.clamp(node)
-        elif name == "where" and len(found) == 3 and found[0] and found[0].kind == "truth":
-            a, b = (self.operand(v, vector) for v in node.args[1:])
-            self.put(node, f"choose({found[0].text}, {a}, {b})", vector)
-        elif len(found) != len(operands) or node.kwargs:
-            raise Unsupported(f"{name} of {node.args} and {dict(node.kwargs)}")
-        elif name in _LOGICAL or name in ("invert", "logical_not"):
-            if any(v.kind != "truth" for v in operands):
-                raise Unsupported(f"{name} of numbers")
-            texts = [f"M(M{{}} - {v.text})" if vector and not v.vector else v.text for v in operands]
-            not_ = "~" if vector else "!"
-            self.put(node, f" {_LOGICAL[name]} ".join(texts) if name in _LOGICAL else not_ + texts[0], vector, "truth")
-        else:
-            texts = [self.operand(a, vector) for a in node.args]
-            self.put(node, *self.formula(name, texts, node, vector))
+        axes = self.broadcast(found)
+        like = Value("", axes, self.level(axes))
+        truths = name in _LOGICAL or name in ("invert", "logical_not")
+        texts = [
+            self.truth(v, like) if truths or (name == "where" and v is found[0]) else self.number(v, like)
+            for v in found
+        ]
+        self.put(node, self.formula(node, name, texts, like, limits), like, "truth" if name in _TRUTHS else "float")
 
-    def formula(self, name: str, texts: list[str], node: fx.Node, vector: bool) -> tuple[str, bool, str]:
-        if name in _BINARY:
-            return f"{texts[0]} {_BINARY[name]} {texts[1]}", vector, "float"
-        if name in _COMPARED:
-            return f"{texts[0]} {_COMPARED[name]} {texts[1]}", vector, "truth"
-        if name in _EXTREMA:
-            return f"{_EXTREMA[name]}({', '.join(texts)})", vector, "float"
+    def formula(self, node: fx.Node, name: str, texts: list[str], like: Value, limits: dict[str, Any]) -> str:
+        if operator := {**_BINARY, **_COMPARED, **_LOGICAL}.get(name):
+            return f"{texts[0]} {operator} {texts[1]}"
+        if name == "pow" and node.args[1] == 2:
+            name = "square"
         if name in _FUNCTIONS:
-            return f"{_FUNCTIONS[name]}({texts[0]})", vector, "truth" if name == "isfinite" else "float"
-        if name == "neg":
-            return f"-{texts[0]}", vector, "float"
-        if name == "square" or (name == "pow" and node.args[1] == 2):
-            return f"{texts[0]} * {texts[0]}", vector, "float"
-        if name == "rsqrt":
-            return f"1 / root({texts[0]})", vector, "float"
-        if name == "isnan":
-            return f"{texts[0]} != {texts[0]}", vector, "truth"
-        if name in ("pow", "atan2"):
-            return f"{'power' if name == 'pow' else 'angle'}({', '.join(texts)})", vector, "float"
-        if name in ("zeros_like", "ones_like"):
-            return f"{texts[0]} * 0 + {int(name == 'ones_like')}", vector, "float"
-        raise Unsupported(name)
+            return f"{_FUNCTIONS[name]}({', '.join(texts)})"
+        if name == "clamp":
+            text = texts[0]
+            for which, limit in zip(limits, texts[1:], strict=True):
+                text = f"{'larger' if which == 'min' else 'smaller'}({text}, {limit})"
+            return text
+        simple = {
+            "where": "choose({0}, {1}, {2})",
+            "neg": "-{0}",
+            "square": "{0} * {0}",
+            "rsqrt": "1 / root({0})",
+            "isnan": "{0} != {0}",
+            "invert": "~{0}" if like.vector else "!{0}",
+            "logical_not": "~{0}" if like.vector else "!{0}",
+            "zeros_like": "up(T(0))" if like.vector else "T(0)",
+            "ones_like": "up(T(1))" if like.vector else "T(1)",
+        }
+        if name not in simple:
+            raise Unsupported(name)
+        return simple[name].format(*texts)
 
-    def convert(self, node: fx.Node, value: Value | None) -> None:
+    def convert(self, node: fx.Node) -> None:
+        value = self.read(node.args[0])
         dtype = node.args[1] if len(node.args) > 1 else node.kwargs.get("dtype")
-        if value is None:
-            raise Unsupported("to")
-        if dtype is torch.int64 and not value.vector:
-            self.values[node] = Value(f"int64_t({value.text})", False, "integer")
+        if dtype is torch.int64 and value.level == NUMBER:
+            self.values[node] = Value(f"int64_t({value.text})", kind="integer")
+        elif dtype == self.dtype and value.kind == "truth":
+            self.put(node, self.number(value, value), value)
         elif dtype == self.dtype:
             self.values[node] = value
-            if value.kind == "truth":
-                self.put(node, self.float_of(value), value.vector)
         else:
             raise Unsupported(f"conversion to {dtype}")
 
-    def clamp(self, node: fx.Node) -> None:
-        limits = dict(zip(("min", "max"), node.args[1:], strict=False)) | dict(node.kwargs)
-        limits = {k: v for k, v in limits.items() if v is not None}
-        vector = any(self.read(v).vector for v in (node.args[0], *limits.values()))
-        text = self.operand(node.args[0], vector)
-        for which, limit in limits.items():
-            text = f"{'larger' if which == 'min' else 'smaller'}({text}, {self.operand(limit, vector)})"
-        self.put(node, text, vector)
+    def reshape(self, node: fx.Node, name: str) -> None:
+        value = self.read(node.args[0])
+        if name == "unsqueeze":
+            place = int(node.args[1]) % (len(value.axes) + 1)  # type: ignore[call-overload]
+            value = value._replace(axes=(*value.axes[:place], None, *value.axes[place:]))
+        elif name == "reshape" and value.level != NUMBER:
+            raise Unsupported("another shape")
+        self.values[node] = value
 
-    def item(self, node: fx.Node) -> None:
-        whole, index = node.args
-        key = self.input.get(whole)  # type: ignore[arg-type]
-        if isinstance(whole, fx.Node) and key is None:
-            codec = getattr(whole.target, "__self__", None)
-            if isinstance(codec, Blockwise):
-                return  # stored with its block
-        if key is None:
-            raise Unsupported("an index")
-        if key[0] == "scalars":
-            self.put(node, f"row[{index}]", False)
-        else:
-            self.values[node] = self.answer(key, "[tensor]")
-
-    def answer(self, key: tuple[Any, ...], index: str) -> Value:
-        if key not in self.answers:
-            self.answers.append(key)
-        return Value(f"answers[{self.answers.index(key)}]{index}", False)
+    # Reductions, and what is asked for.
 
     def reduction(self, node: fx.Node, name: str) -> None:
-        if len(node.args) > 1 or node.kwargs.keys() - {"dtype"}:
-            raise Unsupported(f"{name} along axes")
         value = self.read(node.args[0])
-        if not value.vector:
+        given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        dims = range(len(value.axes)) if given is None else (given if isinstance(given, (tuple, list)) else (given,))
+        gone = {dim % len(value.axes) for dim in dims} if value.axes else set()
+        if all(value.axes[dim] is None for dim in gone):
             raise Unsupported(f"{name} of a number")
-        s = len(self.sums)
-        text = self.operand(node.args[0], True)
-        if name == "amax":
-            self.body.append(f"s{s} = larger(s{s}, within<part>({text}, rest, -INFINITY));")
+        keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
+        kept = [None if dim in gone else axis for dim, axis in enumerate(value.axes)]
+        axes = tuple(axis for dim, axis in enumerate(kept) if keep or dim not in gone)
+        level = self.level(axes)
+        text = self.number(value, value)
+        how = {"sum": "s", "mean": "a", "amax": "m"}[name]
+        rest = "-INFINITY" if how == "m" else "0"
+        inside = f"within<part>({text}, rest, {rest})"
+        done = self.done
+        if level == NUMBER:
+            s = len(done.sums)
+            if value.level == ROW:
+                done.rows.append(f"sums[{s}] = together('{how}', sums[{s}], {text});")
+            else:
+                once = "" if value.level == ELEMENT else "if (r == 0) "
+                done.body.append((ELEMENT, f"{once}s{s} = {_joined(how, f's{s}', inside)};"))
+            done.sums.append({ROW: "r", COLUMN: "c"}.get(value.level, how) if how == "a" else how)
+            result = f"sum {s}"
+        elif level == ROW and value.level == ELEMENT:
+            s = len(done.row_sums)
+            done.body.append((ELEMENT, f"t{s} = {_joined(how, f't{s}', inside)};"))
+            done.row_sums.append(how)
+            result = f"row {s}"
+        elif level == COLUMN and value.level == ELEMENT:
+            s = len(done.column_sums)
+            at = f"columns + {s} * unit + o"
+            done.body.append((ELEMENT, f"store<part>({at}, {_joined(how, f'load<part>({at}, rest)', text)}, rest);"))
+            done.column_sums.append((how, -1))
+            result = f"column {s}"
         else:
-            self.body.append(f"s{s} += within<part>({text}, rest, 0);")
-        self.sums.append({"sum": "s", "mean": "a", "amax": "m"}[name])
-        self.values[node] = Value(f"sum {s}", False, "sum")
+            raise Unsupported(f"{name} along these axes")
+        self.values[node] = Value(result, axes, level, "sum")
 
     def output(self, node: fx.Node) -> None:
-        outputs = node.args[0]
         if not self.kinds:
             return
-        reduced = 0
-        for q, (out, kind) in enumerate(zip(outputs, self.kinds, strict=True)):  # type: ignore[arg-type]
+        done = self.done
+        taken = []
+        for q, (out, kind) in enumerate(zip(node.args[0], self.kinds, strict=True)):  # type: ignore[arg-type]
+            value = self.read(out)
             if kind.over == "matrix":
-                at = self.column(("value", self.barrier, q))
-                self.body.append(f"store<part>(p{at} + i, {self.operand(out, True)}, rest);")
-            elif self.values.get(out) != Value(f"sum {reduced}", False, "sum"):
-                raise Unsupported("an answer of another kind")
+                text = self.number(value, Value("", self.every, ELEMENT))
+                done.body.append(
+                    (ELEMENT, f"store<part>(p{self.column(('value', self.barrier, q))} + i, {text}, rest);")
+                )
+                done.asked.append("matrix")
+                continue
+            if value.kind != "sum":
+                raise Unsupported("an answer that is no reduction")
+            what, _, s = value.text.partition(" ")
+            if what == "row":
+                mean = " / double(unit)" if done.row_sums[int(s)] == "a" else ""
+                done.ends.append(f"p{self.column(('value', self.barrier, q))}[r] = T(d{s}{mean});")
+            elif what == "column":
+                done.column_sums[int(s)] = (done.column_sums[int(s)][0], self.column(("value", self.barrier, q)))
             else:
-                reduced += 1
+                taken.append(int(s))
+                what = "sum" if kind.over in ONE_NUMBER else "each"
+            done.asked.append(what)
+        if taken != list(range(len(done.sums))):
+            raise Unsupported("sums in another order")
 
     def store(self, node: fx.Node) -> None:
-        key = self.input[node.args[0]]  # type: ignore[index]
         value = node.args[1]
-        if isinstance(value, fx.Node) and isinstance(getattr(value.args and value.args[0], "target", None), Callable):
-            codec = getattr(value.args[0].target, "__self__", None)  # type: ignore[union-attr]
-            if isinstance(codec, Blockwise) and codec.store == value.args[0].target:  # type: ignore[union-attr]
-                return
-        j = self.column(key)
-        if not self.columns[j].lone:
-            self.body.append(f"store<part>(p{j} + i, {self.vector(value)}, rest);")
-            return
+        if isinstance(value, fx.Node) and _codec_of(value.args[0] if value.args else None):
+            return  # stored with its block
         found = self.read(value)
-        if found.vector or self.columns[j].dtype != self.dtype:
-            raise Unsupported("a number made of elements, or of another dtype")
-        self.lone.append((j, self.float_of(found)))
+        j, axes = self.column(self.inputs[node.args[0]][0]), self.axes_of(node.args[0])  # type: ignore[index]
+        to = self.level(axes)
+        text = self.number(found, Value("", axes, max(to, found.level)))
+        if found.level & ~to:
+            raise Unsupported("storing something larger")
+        if to == ELEMENT:
+            self.done.body.append((ELEMENT, f"store<part>(p{j} + i, {text}, rest);"))
+        elif to == ROW:
+            self.done.ends.append(f"p{j}[r] = {text};")
+        elif to == COLUMN:
+            self.done.last_columns.append(f"store<part>(p{j} + o, {text}, rest);")
+        else:
+            self.done.last.append(f"*p{j} = {text};")
+        if to != ELEMENT and self.columns[j].dtype != self.dtype:
+            raise Unsupported(f"rows, columns or numbers in {self.columns[j].dtype}")
 
     # Codes.
 
-    def role(self, node: Any) -> str:
-        return str(self.input[node][2])
-
-    def book(self, codec: Blockwise) -> str:
-        return self.books.setdefault(codec, f"book_{'signed' if codec.signed else 'positive'}")
-
     def decode(self, node: fx.Node, codec: Blockwise) -> None:
-        codes, scale = (self.column(self.input[n]) for n in node.args)  # type: ignore[index]
-        now = f"code<part>(p{codes} + block * {self.bytes} + o, rest)"
+        codes, scale = (self.column(self.inputs[n][0]) for n in node.args)  # type: ignore[index]
+        like = Value("", self.every, ELEMENT)
+        now = f"code<part>(p{codes} + block * {codec.fold[-1]} + o, rest)"
         if codec.bits == 4:
             now = f"(half ? {now} & 15 : {now} >> 4)"
         if codec.bits == 4 and not codec.signed:
-            self.blocks.append(f"const V unit{codes} = up(p{scale}[block] * (1 / 16.f));")
-            self.put(node, f"__builtin_convertvector({now} + 1, V) * unit{codes}")
+            self.done.blocks.append(f"const V unit{codes} = up(p{scale}[block] * (1 / 16.f));")
+            self.put(node, f"__builtin_convertvector({now} + 1, V) * unit{codes}", like)
             return
-        book = self.book(codec)
         for line in ("slope", "offset"):
-            self.blocks.append(f"const Table {line}{codes} = times({book}.{line}, p{scale}[block]);")
-        zero = 2 ** (codec.bits - 1) - 1
-        self.put(node, f"decoded<{str(codec.signed).lower()}>({now}, slope{codes}, offset{codes}, {zero})")
+            self.done.blocks.append(f"const Table {line}{codes} = times({book_name(codec)}.{line}, p{scale}[block]);")
+        self.put(node, f"decoded<{_signed(codec)}>({now}, slope{codes}, offset{codes})", like)
 
     def encode(self, node: fx.Node, codec: Blockwise) -> None:
         """Keep the numbers of a block, and their largest magnitude, until its end."""
-        e = len(self.encoded)
-        value = self.vector(node.args[0])
-        self.body.append(f"keep(kept{e}[turn] + half * {self.padded} + o, {value});")
-        self.body.append(f"top{e} = above(top{e}, within<part>({value}, rest, 0));")
+        e = len(self.done.encoded)
+        text = self.elements(node.args[0]).text
+        self.done.body += [
+            (ELEMENT, f"keep(kept{e}[turn] + half * {padded(codec)} + o, {text});"),
+            (ELEMENT, f"top{e} = above(top{e}, within<part>({text}, rest, 0));"),
+        ]
         codes = next(item for item in node.users if item.args[1] == 0)
-        self.encoded.append((codec, self.role(next(iter(codes.users)).args[0])))
-
-    def code(self, e: int) -> str:
-        """The codes at one place of the block before, whose largest magnitude is known."""
-        codec, role = self.encoded[e]
-
-        def part(half: int) -> str:
-            share = f"share{e} * load<false>(kept{e}[!turn] + {half * self.padded} + o, W)"
-            if codec.bits == 4 and not codec.signed:
-                return f"encoded_evenly({share})"
-            zero = 2 ** (codec.bits - 1) - 1
-            return f"encoded<{str(codec.signed).lower()}>({share}, {self.book(codec)}, {zero})"
-
-        whole = part(0) if codec.bits == 8 else f"({part(0)}) * 16 + ({part(1)})"
-        return f"put<part>(p{self.column(('state', role))} + (block - 1) * length + o, {whole}, rest);"
-
-    def scale(self, e: int) -> list[str]:
-        """What follows from the largest magnitude of a block."""
-        scale = self.column(("state", self.encoded[e][1] + SCALE))
-        top = f"const float most{e} = larger(largest(top{e}), {FLOOR!r}f);"
-        return [top, f"p{scale}[block] = most{e};", f"share{e} = up(1 / most{e});"]
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of a block's codes, and the numbers of each of its parts."""
-        assert self.block is not None
-        return self.block.fold[-1]
-
-    @property
-    def parts(self) -> int:
-        return 1 if self.block is None else self.block.block // self.bytes
-
-    @property
-    def padded(self) -> int:
-        return -(-self.bytes // 16) * 16
+        key, _ = self.inputs[next(iter(codes.users)).args[0]]  # type: ignore[index]
+        self.done.encoded.append((codec, str(key[2])))
 
     # Values.
+
+    def level(self, axes: tuple[int | None, ...]) -> int:
+        """What there is one of for each value of these axes."""
+        found = {axis for axis in axes if axis is not None}
+        if not found:
+            return NUMBER
+        if found == set(self.every):
+            return ELEMENT
+        if found == {0}:
+            return ROW
+        if found == set(self.every[1:]):
+            return COLUMN
+        raise Unsupported(f"values along the axes {found}")
+
+    def broadcast(self, values: list[Value]) -> tuple[int | None, ...]:
+        axes: list[int | None] = [None] * max((len(v.axes) for v in values), default=0)
+        for value in values:
+            for back in range(1, len(value.axes) + 1):
+                axis = value.axes[-back]
+                if axis is not None and axes[-back] not in (None, axis):
+                    raise Unsupported("axes that do not meet")
+                axes[-back] = axes[-back] if axis is None else axis
+        return tuple(axes)
 
     def column(self, key: tuple[Any, ...]) -> int:
         """The place of a tensor's pointer; keys may leave out that they are the first tensor's."""
         short = {"param": key[:1], "grad": key[:1], "state": (key[0], key[-1])}.get(key[0], key[:3])
         return next(j for j, column in enumerate(self.columns) if column.key == short)
 
-    def read(self, value: Any) -> Value:
-        if not isinstance(value, fx.Node):
-            return _constant(value)
-        if value not in self.values:
-            key = self.input[value]
-            if key[0] == "answer" and len(key) == 3:
-                self.values[value] = self.answer(key, "[0]")
-            elif key[0] == "scalars":
+    def axes_of(self, node: Any) -> tuple[int | None, ...]:
+        return self.inputs[node][1]
+
+    def item(self, node: fx.Node) -> None:
+        whole, index = node.args
+        if _codec_of(whole):
+            return  # stored with its block
+        key, _ = self.inputs.get(whole, ((None,), ()))  # type: ignore[call-overload]
+        if key[0] == "scalars":
+            self.put(node, f"h[{index}]", Value(""))
+        elif key[0] == "answer" and len(key) == 3:
+            self.values[node] = self.answer(key, "[tensor]")
+        else:
+            raise Unsupported("an index")
+
+    def answer(self, key: tuple[Any, ...], index: str) -> Value:
+        if key not in self.done.answers:
+            self.done.answers.append(key)
+        return Value(f"answers[{self.done.answers.index(key)}]{index}")
+
+    def read(self, argument: Any) -> Value:
+        if not isinstance(argument, fx.Node):
+            return _constant(argument)
+        if argument not in self.values:
+            if argument not in self.inputs:
+                raise Unsupported(str(argument))
+            key, axes = self.inputs[argument]
+            if key[0] == "scalars":
                 raise Unsupported("all numbers at once")
+            if key[0] == "answer" and len(key) == 3:
+                self.values[argument] = self.answer(key, "[0]")
             else:
+                level = self.level(axes)
                 j = self.column(key)
-                if self.columns[j].lone:
-                    self.values[value] = Value(f"T(*p{j})", False)
-                    return self.values[value]
-                self.loads.append(f"const V {_name(value)} = load<part>(p{j} + i, rest);")
-                self.values[value] = Value(_name(value), True)
-        return self.values[value]
+                place = {NUMBER: f"T(*p{j})", ROW: f"T(p{j}[r])", COLUMN: f"load<part>(p{j} + o, rest)"}
+                self.put(argument, place.get(level, f"load<part>(p{j} + i, rest)"), Value("", axes, level), first=True)
+        return self.values[argument]
 
-    def float_of(self, value: Value) -> str:
+    def number(self, value: Value, like: Value) -> str:
+        """The text of a value of floats, as a vector where ``like`` is one."""
+        text = value.text
         if value.kind == "truth":
-            return f"choose({value.text}, {'up(1), V{}' if value.vector else 'T(1), T(0)'})"
-        if value.kind != "float":
+            text = f"choose({text}, {'up(T(1)), V{}' if value.vector else 'T(1), T(0)'})"
+        elif value.kind != "float":
             raise Unsupported(f"arithmetic with {value.kind}")
-        return value.text
+        return f"up({text})" if like.vector and not value.vector else text
 
-    def operand(self, argument: Any, vector: bool) -> str:
-        value = self.read(argument)
-        text = self.float_of(value)
-        return f"up({text})" if vector and not value.vector else text
+    def truth(self, value: Value, like: Value) -> str:
+        if value.kind != "truth":
+            raise Unsupported("truth of numbers")
+        return f"M(M{{}} - {value.text})" if like.vector and not value.vector else value.text
 
-    def vector(self, argument: Any) -> str:
-        return self.operand(argument, True)
+    def elements(self, argument: Any) -> Value:
+        """A value of floats that has one for each element."""
+        like = Value("", self.every, ELEMENT)
+        return like._replace(text=self.number(self.read(argument), like))
 
-    def put(self, node: fx.Node, text: str, vector: bool = True, kind: str = "float") -> None:
-        """Give a node's value a name, in the loop or before it."""
-        types = {"float": ("T", "V"), "truth": ("bool", "M")}
-        (self.body if vector else self.numbers).append(f"const {types[kind][vector]} {_name(node)} = {text};")
-        self.values[node] = Value(_name(node), vector, kind)
-
-    # The whole.
-
-    def assemble(self) -> str:
-        double = self.dtype == torch.float64
-        pointers = [f"{TYPES[c.dtype]}* p{j} = ({TYPES[c.dtype]}*)at[{j}];" for j, c in enumerate(self.columns)]
-        constants = {"TASK": TASK, "UNIT": self.block.block if self.block else 1, "COLUMNS": len(self.columns)}
-        constants |= {"ROW": self.row, "SUMS": len(self.sums), "FOUND": len(self.sums) + len(self.lone)}
-        lines = [
-            "typedef double T;\n#define DOUBLE" if double else "typedef float T;",
-            _header("vectors.hpp"),
-            *([] if double else [_header("codes.hpp")]),
-            *[f"constexpr int64_t {name} = {value};" for name, value in constants.items()],
-            f'constexpr char HOW[] = "{"".join(self.sums)}";',
-            f"constexpr int LONE[] = {{{', '.join(str(j) for j, _ in self.lone) or '0'}}};",
-            *[f"static const Book {name} = {tables.book(c.bits, c.signed)};" for c, name in self.books.items()],
-            "static void work(int64_t from, int64_t to, int64_t tensor, void* const* at, const T* row,",
-            "                 const T* const* answers, double* sums) {",
-            *pointers,
-            *self.numbers,
-            *(self.over_blocks() if self.block else self.over_elements()),
-            *[f"sums[{len(self.sums) + k}] = {text};" for k, (_, text) in enumerate(self.lone)],
-            "}",
-            _header("driver.hpp"),
-        ]
-        return "\n".join(lines)
-
-    def over_elements(self) -> list[str]:
-        step = f"{TILE} * W" if self.sums else "(to - from)"
-        return [
-            f"for (int64_t base = from; base < to; base += {step}) {{",
-            *self.start(),
-            f"const int64_t length = to - base < {step} ? to - base : {step};",
-            *self.lambda_("body", "int64_t i", [*self.loads, *self.body]),
-            *self.run("body(", "base + o"),
-            "}",
-        ]
-
-    def over_blocks(self) -> list[str]:
-        """Blocks in turn; each is encoded while the next one is worked on, as dividing and looking up go well together."""
-        assert self.block is not None
-        coded = range(len(self.encoded))
-        half = [f"body(kind, block * {self.block.block} + {h} * length + o, o, {h}, rest);" for h in range(self.parts)]
-        return [
-            f"constexpr int64_t length = {self.bytes};",
-            *[f"float kept{e}[2][{self.parts * self.padded}]; V share{e} = {{}};" for e in coded],
-            f"for (int64_t block = from; block < to + {int(bool(coded))}; ++block) {{",
-            "const bool now = block < to, before = block > from;",
-            "const int turn = block & 1;",
-            *[line.replace("[block]", "[block - !now]") for line in self.blocks],
-            *[f"M top{e} = {{}};" for e in coded],
-            *self.start(),
-            *self.lambda_("body", "int64_t i, int64_t o, int half", [*self.loads, *self.body]),
-            *self.lambda_("code", "int64_t o", [self.code(e) for e in coded]),
-            *self.lambda_("both", "int64_t o", ["if (now) {", *half, "}", "if (before) code(kind, o, rest);"]),
-            *self.run("both(", "o"),
-            "if (now) {" if coded else "",
-            *[line for e in coded for line in self.scale(e)],
-            "}" if coded else "",
-            "}",
-        ]
-
-    def start(self) -> list[str]:
-        return [f"V s{s} = up({'-INFINITY' if how == 'm' else '0'});" for s, how in enumerate(self.sums)]
-
-    def run(self, call: str, place: str) -> list[str]:
-        """An unbroken run of ``length`` elements, and the sums of what it has found."""
-        return [
-            "int64_t o = 0;",
-            f"for (; o + W <= length; o += W) {call}Whole(), {place}, W);",
-            f"if (o < length) {call}Part(), {place}, int(length - o));",
-            *[f"{'raise' if how == 'm' else 'add'}(sums[{s}], s{s});" for s, how in enumerate(self.sums)],
-        ]
-
-    def lambda_(self, name: str, places: str, lines: list[str]) -> list[str]:
-        return [
-            f"auto {name} = [&](auto kind, {places}, int rest) __attribute__((always_inline)) {{",
-            "constexpr bool part = kind.value;",
-            *lines,
-            "};",
-        ]
+    def put(self, node: fx.Node, text: str, like: Value, kind: str = "float", first: bool = False) -> None:
+        """Give a node's value a name, where it is worked out; ``first`` of all there, as nothing is stored yet."""
+        name = f"{node.name}_"  # no function is called so
+        line = f"const {({'float': ('T', 'V'), 'truth': ('bool', 'M')})[kind][like.vector]} {name} = {text};"
+        there: Any = {NUMBER: self.done.numbers, ROW: self.done.rows}.get(like.level, self.done.body)
+        statement = (like.level, line) if like.vector else line
+        if first:
+            there.insert(0, statement)
+        else:
+            there.append(statement)
+        self.values[node] = Value(name, like.axes, like.level, kind)
 
 
-def _name(node: fx.Node) -> str:
-    return f"{node.name}_"  # no function is called so
+def book_name(codec: Blockwise) -> str:
+    """What the tables of a codec are called."""
+    return f"book_{'signed' if codec.signed else 'positive'}"
+
+
+def padded(codec: Blockwise) -> int:
+    """The numbers kept for each part of a block: whole vectors."""
+    return -(-codec.fold[-1] // 16) * 16
+
+
+def encoded(codec: Blockwise, share: str) -> str:
+    """The codes of a vector of shares."""
+    if codec.bits == 4 and not codec.signed:
+        return f"encoded_evenly({share})"
+    return f"encoded<{_signed(codec)}>({share}, {book_name(codec)})"
+
+
+def _signed(codec: Blockwise) -> str:
+    """The template arguments of a codec: whether it is signed, and the code of zero."""
+    return f"true, {2 ** (codec.bits - 1) - 1}" if codec.signed else "false, 0"
+
+
+def _codec_of(node: Any) -> Blockwise | None:
+    """The codec that a node encodes with, if it does."""
+    codec = getattr(getattr(node, "target", None), "__self__", None)
+    return codec if isinstance(codec, Blockwise) and node.target == codec.store else None
+
+
+def _joined(how: str, a: str, b: str) -> str:
+    return f"larger({a}, {b})" if how == "m" else f"{a} + {b}"
 
 
 def _constant(value: Any) -> Value:
     if isinstance(value, bool):
-        return Value(str(value).lower(), False, "truth")
+        return Value(str(value).lower(), kind="truth")
     if not isinstance(value, (int, float)):
         raise Unsupported(f"{value!r}")
     if math.isnan(value):
-        return Value("T(NAN)", False)
+        return Value("T(NAN)")
     if math.isinf(value):
-        return Value("T(INFINITY)" if value > 0 else "T(-INFINITY)", False)
-    return Value(f"T({value!r})", False)
-
-
-@cache
-def _header(name: str) -> str:
-    return files("thalweg.engine.native").joinpath(name).read_text()
+        return Value("T(INFINITY)" if value > 0 else "T(-INFINITY)")
+    return Value(f"T({value!r})")

@@ -159,6 +159,7 @@ INLINE void add(double& sum, V x) { sum += folded<W / 2>(x, [](T a, T b) { retur
 INLINE void raise(double& most, V x) {
   most = larger(T(most), folded<W / 2>(x, [](T a, T b) { return larger(a, b); }));
 }
+INLINE double together(char how, double a, double b) { return how == 'm' ? double(larger(T(a), T(b))) : a + b; }
 
 // The largest magnitude so far, as its bits: integers, of which a NaN's are the largest.
 INLINE M above(M most, V x) { M b = bits(size(x)); return most > b ? most : b; }

@@ -1,0 +1,223 @@
+"""The loops around a graph's statements: over the elements of a tensor, its rows and columns, or blocks of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import torch
+
+from thalweg.codecs import FLOOR, SCALE, Layout
+from thalweg.engine.native import tables
+from thalweg.engine.native.source import (
+    COLUMN,
+    TYPES,
+    Column,
+    Statements,
+    Writer,
+    book_name,
+    encoded,
+    padded,
+)
+from thalweg.engine.record import Graph, Kind
+
+#: Elements that a thread takes at a time.
+TASK = 1 << 16
+#: Vectors whose sum is taken in the kernel's precision before it is added to one in double.
+TILE = 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """The C++ of a graph, and what calls must know of it.
+
+    ``answers`` are those it reads, an array of each. ``asked`` says of each request how it is answered: by a "sum" for
+    each tensor in one vector, by one "each", by a "row" or "column" for each tensor, or by a "matrix". There are
+    ``sums`` vectors and ``column_sums`` sums by columns.
+    """
+
+    text: str
+    answers: tuple[tuple[Any, ...], ...]
+    asked: tuple[str, ...]
+    sums: int
+
+
+def write(
+    graph: Graph,
+    kinds: Sequence[Kind],
+    barrier: int | None,
+    columns: tuple[Column, ...],
+    layout: Layout,
+    ndim: int,
+    row: int,
+    dtype: torch.dtype,
+) -> Source:
+    """The C++ of a graph that was recorded for one tensor, up to a barrier or to its end; see ``Writer``.
+
+    ``row`` is how many numbers a parameter has. Raises ``Unsupported`` where there is no C++ for something.
+    """
+    done = Writer(graph, kinds, barrier, columns, layout, ndim, dtype).write()
+    double = dtype == torch.float64
+    block = layout.blockwise[0][1] if layout.blockwise else None
+    loop = _over_blocks(done, columns, layout) if block else _over_rows(done) if ndim > 1 else _over_elements(done)
+    constants = {"TASK": TASK, "COLUMNS": len(columns), "NUMBERS": row}
+    pointers = [f"{TYPES[c.dtype]}* p{j} = ({TYPES[c.dtype]}*)at[{j}];" for j, c in enumerate(columns)]
+    codecs = sorted({codec for _, codec in layout.blockwise}, key=book_name)
+    where = "int64_t tensor, int64_t unit, void* const* at, const T* h, const T* const* answers"
+    lines = [
+        "typedef double T;\n#define DOUBLE" if double else "typedef float T;",
+        _header("vectors.hpp"),
+        *([] if double else [_header("codes.hpp")]),
+        *[f"constexpr int64_t {name} = {value};" for name, value in constants.items()],
+        f'constexpr char HOW[] = "{"".join(done.sums)}", HOW_COLUMNS[] = "{"".join(how for how, _ in done.column_sums)}";',
+        f"constexpr int TO[] = {{{', '.join(str(j) for _, j in done.column_sums) or '0'}}};",
+        *[
+            f"static const Book {book_name(c)} = {tables.book(c.bits, c.signed)};"
+            for c in codecs
+            if c.signed or c.bits == 8
+        ],
+        f"static void work(int64_t from, int64_t to, {where}, double* sums, T* columns) {{",
+        *pointers,
+        *done.numbers,
+        *loop,
+        "}",
+        f"static void finish({where}) {{",
+        *([*pointers, *done.numbers, *_last_columns(done), *done.last] if done.last or done.last_columns else []),
+        "}",
+        _header("driver.hpp"),
+    ]
+    return Source("\n".join(lines), tuple(done.answers), tuple(done.asked), len(done.sums))
+
+
+def _over_elements(done: Statements) -> list[str]:
+    step = f"{TILE} * W" if done.sums else "(to - from)"
+    return [
+        f"for (int64_t base = from; base < to; base += {step}) {{",
+        *_start("s", done.sums),
+        f"const int64_t length = to - base < {step} ? to - base : {step};",
+        *_lambda("body", "int64_t i", _body(done)),
+        *_run("body(", "base + o"),
+        *_collected("s", done.sums, "sums[{}]"),
+        "}",
+    ]
+
+
+def _over_rows(done: Statements) -> list[str]:
+    step = f"{TILE} * W" if done.sums or done.row_sums else "unit"
+    # The number of a maximum starts at the smallest, whatever rows are made of.
+    inner = [
+        f"for (int64_t base = 0; base < unit; base += {step}) {{",
+        *_start("s", done.sums),
+        *_start("t", done.row_sums),
+        f"const int64_t length = unit - base < {step} ? unit - base : {step};",
+        *_lambda("body", "int64_t i, int64_t o", _body(done)),
+        *_run("body(", "r * unit + base + o, base + o"),
+        *_collected("s", done.sums, "sums[{}]"),
+        *_collected("t", done.row_sums, "d{}"),
+        "}",
+    ]
+    return [
+        *[
+            f"for (int64_t c = 0; c < unit; ++c) columns[{k} * unit + c] = {_neutral(how)};"
+            for k, (how, _) in enumerate(done.column_sums)
+        ],
+        "for (int64_t r = from; r < to; ++r) {",
+        *done.rows,
+        *[f"double d{k} = {_neutral(how)};" for k, how in enumerate(done.row_sums)],
+        *(inner if done.body else []),
+        *done.ends,
+        "}",
+    ]
+
+
+def _over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -> list[str]:
+    """Blocks in turn; each is encoded while the next one is worked on, as dividing and looking up go well together."""
+    block = layout.blockwise[0][1]
+    length = block.fold[-1]
+    parts = block.block // length
+    at = {column.key: j for j, column in enumerate(columns)}
+    codes, scales = [], []
+    for e, (codec, role) in enumerate(done.encoded):
+        shares = [f"share{e} * load<false>(kept{e}[!turn] + {h * padded(codec)} + o, W)" for h in range(parts)]
+        texts = [encoded(codec, share) for share in shares]
+        whole = texts[0] if parts == 1 else f"({texts[0]}) * 16 + ({texts[1]})"
+        codes.append(f"put<part>(p{at['state', role]} + (block - 1) * length + o, {whole}, rest);")
+        scales += [
+            f"const float most{e} = larger(largest(top{e}), {FLOOR!r}f);",
+            f"p{at['state', role + SCALE]}[block] = most{e};",
+            f"share{e} = up(1 / most{e});",
+        ]
+    coded = range(len(done.encoded))
+    halves = [f"body(kind, block * {block.block} + {h} * length + o, o, {h}, rest);" for h in range(parts)]
+    return [
+        f"constexpr int64_t length = {length};",
+        *[f"float kept{e}[2][{parts * padded(block)}]; V share{e} = {{}};" for e in coded],
+        f"for (int64_t block = from; block < to + {int(bool(coded))}; ++block) {{",
+        "const bool now = block < to, before = block > from;",
+        "const int turn = block & 1;",
+        *[line.replace("[block]", "[block - !now]") for line in done.blocks],
+        *[f"M top{e} = {{}};" for e in coded],
+        *_start("s", done.sums),
+        *_lambda("body", "int64_t i, int64_t o, int half", _body(done)),
+        *_lambda("code", "int64_t o", codes),
+        *_lambda("both", "int64_t o", ["if (now) {", *halves, "}", "if (before) code(kind, o, rest);"]),
+        *_run("both(", "o"),
+        *_collected("s", done.sums, "sums[{}]"),
+        *(["if (now) {", *scales, "}"] if coded else []),
+        "}",
+    ]
+
+
+def _last_columns(done: Statements) -> list[str]:
+    if not done.last_columns:
+        return []
+    lines = [line for level, line in done.body if level == COLUMN]
+    return [
+        "const int64_t length = unit;",
+        *_lambda("body", "int64_t o", [*lines, *done.last_columns]),
+        *_run("body(", "o"),
+    ]
+
+
+def _body(done: Statements) -> list[str]:
+    return [line for _, line in done.body]
+
+
+def _neutral(how: str) -> str:
+    """What a sum or maximum starts from."""
+    return "-INFINITY" if how == "m" else "0"
+
+
+def _start(name: str, hows: Sequence[str]) -> list[str]:
+    return [f"V {name}{k} = up({_neutral(how)});" for k, how in enumerate(hows)]
+
+
+def _collected(name: str, hows: Sequence[str], into: str) -> list[str]:
+    """Add what a run of vectors has summed up to numbers in double."""
+    return [f"{'raise' if how == 'm' else 'add'}({into.format(k)}, {name}{k});" for k, how in enumerate(hows)]
+
+
+def _run(call: str, place: str) -> list[str]:
+    """An unbroken run of ``length`` elements."""
+    return [
+        "int64_t o = 0;",
+        f"for (; o + W <= length; o += W) {call}Whole(), {place}, W);",
+        f"if (o < length) {call}Part(), {place}, int(length - o));",
+    ]
+
+
+def _lambda(name: str, places: str, lines: list[str]) -> list[str]:
+    return [
+        f"auto {name} = [&](auto kind, {places}, int rest) __attribute__((always_inline)) {{",
+        "constexpr bool part = kind.value;",
+        *lines,
+        "};",
+    ]
+
+
+@cache
+def _header(name: str) -> str:
+    return files("thalweg.engine.native").joinpath(name).read_text()
