@@ -31,6 +31,9 @@ from thalweg.lab.parameter_sets import count_elements, parameter_set
 
 __all__ = ["graphs_under_churn", "graphs_under_scaling", "render", "run_step_benchmark"]
 
+#: Where compilers keep what they have compiled: our own, torch's, and Triton's.
+CACHES = ("THALWEG_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+
 
 def run_step_benchmark(
     optimizers: Sequence[str],
@@ -112,7 +115,7 @@ def in_fresh_process(request: dict[str, Any], cold: bool, timeout_s: float) -> d
     with ExitStack() as stack:
         if cold:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="thalweg-cold-", ignore_cleanup_errors=True))
-            environment |= {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": os.path.join(cache, "triton")}
+            environment |= {name: os.path.join(cache, name) for name in CACHES}
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "thalweg.lab.bench_worker"],

@@ -12,6 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from thalweg.engine import family
+from thalweg.engine.native import build
 
 ADAMW_WORDS = 7.0
 """Words that a fused AdamW moves per element: reads p, g, m, v and writes p, m, v."""
@@ -24,12 +25,12 @@ def graph_count() -> int:
 
 
 def cache_state() -> str:
-    """What the compiler's on-disk caches gave this process: ``cold``, ``warm``, ``mixed``, or ``none`` (unused)."""
+    """What the compilers' on-disk caches gave this process: ``cold``, ``warm``, ``mixed``, or ``none`` (unused)."""
     module = sys.modules.get("torch._dynamo.utils")
     counters: dict[str, Any] = {} if module is None else module.counters
     inductor, autograd = counters.get("inductor", {}), counters.get("aot_autograd", {})
-    hits = inductor.get("fxgraph_cache_hit", 0) + autograd.get("autograd_cache_hit", 0)
-    misses = inductor.get("fxgraph_cache_miss", 0) + inductor.get("fxgraph_cache_bypass", 0)
+    hits = build.found + inductor.get("fxgraph_cache_hit", 0) + autograd.get("autograd_cache_hit", 0)
+    misses = build.made + inductor.get("fxgraph_cache_miss", 0) + inductor.get("fxgraph_cache_bypass", 0)
     if hits and misses:
         return "mixed"
     if hits:

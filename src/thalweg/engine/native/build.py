@@ -18,6 +18,10 @@ from typing import Any
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-w")
 
 
+#: Kernels that this process has found on disk, and that it has compiled.
+found = made = 0
+
+
 class BuildError(RuntimeError):
     """The compiler refused a source, or what it made could not be loaded."""
 
@@ -68,6 +72,7 @@ def _command(source: Path, target: Path) -> list[str]:
 
 def load(source: str) -> Callable[..., Any]:
     """The function ``run`` of a source, compiled now or in an earlier process. Raises ``BuildError``."""
+    global found, made
     name = hashlib.sha256("\0".join((source, _machine(), *FLAGS)).encode()).hexdigest()[:32]
     kept = folder()
     try:
@@ -76,7 +81,10 @@ def load(source: str) -> Callable[..., Any]:
     except OSError:
         usable = False
     target = kept / f"{name}.so"
-    if not target.exists():
+    if target.exists():
+        found += 1
+    else:
+        made += 1
         if not usable:
             with tempfile.TemporaryDirectory() as place:  # loaded code stays when its file goes
                 return _loaded(_compile(source, Path(place) / target.name))

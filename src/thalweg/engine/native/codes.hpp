@@ -68,7 +68,8 @@ template <bool is_signed, int zero> INLINE V decoded(M c, const Table& slope, co
 template <bool is_signed, int zero> INLINE M encoded(V share, const Book& b) {
   if (!is_signed) { M n = place(share, b) - 1; n = n < 1 ? (M){} + 1 : n; return share > 0 ? n : (M){}; }
   M n = place(size(share), b), s = bits(share) >> 31;
-  return ((n ^ s) - s) + zero;
+  n = ((n ^ s) - s) + zero;
+  return n > 0 ? n : M{};  // there is a code for 1, but none for -1
 }
 INLINE M encoded_evenly(V share) {
   V n = whole(share * 16 - 0.5f);
