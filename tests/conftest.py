@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from thalweg.engine import inductor
+from thalweg.engine.native import build
 
 #: Where the processes of one run find their common cache of compiled kernels.
 SHARED = "THALWEG_TEST_CACHE"
@@ -53,6 +54,20 @@ def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     """
     if request.node.get_closest_marker("own_chunk") is None:
         monkeypatch.setattr(inductor, "CHUNK", FEW)
+
+
+@pytest.fixture
+def inductor_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kernel by torch's compiler, as on an accelerator."""
+    monkeypatch.setattr(build, "supported", lambda: False)
+
+
+@pytest.fixture(params=["native", "inductor"])
+def compiler(request: pytest.FixtureRequest) -> str:
+    """Each compiler of the compiled engine in turn."""
+    if request.param == "inductor":
+        request.getfixturevalue("inductor_only")
+    return request.param
 
 
 @pytest.fixture(autouse=True)

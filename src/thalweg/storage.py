@@ -84,7 +84,12 @@ def tensors(state: dict[str, Any], param: Tensor, recipe: Recipe, kept: Layout, 
     except KeyError:
         pass
     for role, spec in recipe.state(real_shape(param)).items():
-        if role not in state:
+        codec = kept.codec(role)
+        if role not in state and isinstance(codec, Blockwise):  # all blocks are alike, and one is soon encoded
+            one = codec.store(new(param.detach().new_empty(codec.block), spec, h))
+            blocks = param.numel() // codec.block
+            state[role], state[role + SCALE] = (part.repeat(blocks, 1) for part in one)
+        elif role not in state:
             put(state, role, new(param, spec, h), kept)
     if COMPENSATION in kept.roles:
         state.setdefault(COMPENSATION, torch.zeros_like(param))

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from torch.nn import Parameter
 import thalweg
 from engines.rig import NAMES, build
 from thalweg import optimizer as optimizer_module
-from thalweg.engine import compiled
+from thalweg.engine import compiled, family, inductor, native
+from thalweg.engine.native import build as build_module
+from thalweg.engine.native import chunk as native_chunk
 from thalweg.lab.bench_graphs import graphs_under_churn, graphs_under_scaling
 from thalweg.lab.bench_probes import graph_count
 
@@ -48,8 +52,13 @@ def test_no_graph_after_the_fifth_step(name: str, rotate: bool, few: None) -> No
     assert graph_count() > 0 or name in UNCOMPILED
 
 
+@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor"])
+def test_no_graph_of_inductors_after_the_fifth_step(name: str, inductor_only: None) -> None:
+    assert graphs_under_churn(name, engine="compiled") == 0
+
+
 @pytest.mark.parametrize("name", ["adamw", "adams", "adafactor", "lamb"])
-def test_four_times_the_tensors_compile_no_more(name: str, few: None) -> None:
+def test_four_times_the_tensors_compile_no_more(name: str, compiler: str) -> None:
     found = graphs_under_scaling(name, engine="compiled")
     assert found["tensors"] == [10, 40]
     assert 0 < found["graphs"][1] <= found["graphs"][0]
@@ -82,7 +91,7 @@ def test_every_pattern_of_missing_gradients(few: None) -> None:
     assert [int(opt.state[p]["step"]) for p in params] == counts
 
 
-def test_different_step_counts_share_a_call(few: None) -> None:
+def test_different_step_counts_share_a_call(compiler: str) -> None:
     compiled.forget()
     params = _with_gradients([(3 + i,) for i in range(6)])
     opt = build("adamw", {str(i): p for i, p in enumerate(params)}, "compiled")
@@ -99,10 +108,10 @@ def test_different_step_counts_share_a_call(few: None) -> None:
     assert len({int(opt.state[p]["step"]) for p in params}) > 3
     assert _compiled_by(opt, 3) == 0
     plan = list(opt._compiled.plans.values())[-1]
-    assert len(plan.chunks) == len(params) // compiled.CHUNK
+    assert len(plan.chunks) == (1 if compiler == "native" else len(params) // inductor.CHUNK)
 
 
-def test_kernels_are_shared_by_optimizers(few: None) -> None:
+def test_kernels_are_shared_by_optimizers(compiler: str) -> None:
     """A second optimizer of the same recipe, over other shapes and numbers, compiles nothing."""
     first = build("adamw", {str(i): p for i, p in enumerate(_with_gradients([(3,), (4, 5), (7,)]))}, "compiled")
     first.step()
@@ -146,11 +155,16 @@ print(sorted(new & extras), "thalweg.lab" in sys.modules)
     assert _python(code) == "[] False"
 
 
+def _forget_the_compiler() -> None:
+    compiled.available.cache_clear()
+    build_module.compiler.cache_clear()
+
+
 def test_without_a_compiler_auto_warns_once_and_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(optimizer_module, "_warned", set())
-    compiled.available.cache_clear()
+    _forget_the_compiler()
     try:
         shape = (1024, 1024)
         assert shape[0] * shape[1] >= optimizer_module.COMPILE_FROM
@@ -171,25 +185,26 @@ def test_without_a_compiler_auto_warns_once_and_goes_on(monkeypatch: pytest.Monk
         assert torch.equal(p, q)
         assert not opt._compiled.plans
     finally:
-        compiled.available.cache_clear()
+        _forget_the_compiler()
 
 
 @pytest.mark.parametrize("name", ["adamw", "adams"])
 def test_a_graph_that_does_not_compile_steps_no_tensor_twice(
-    name: str, few: None, monkeypatch: pytest.MonkeyPatch
+    name: str, compiler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bfloat16 update fails to compile after the float32 one has run; both must have taken one step."""
-    whole = compiled._kernel
+    module = native if compiler == "native" else inductor
+    whole = module.kernel
 
-    def failing(key: compiled.Key, barrier: int | None) -> compiled.Kernel:
+    def failing(key: family.Key, barrier: int | None) -> Any:
         kernel = whole(key, barrier)
         if barrier is not None or key.structure.cast is None:
             return kernel
 
-        def fail(*arguments: torch.Tensor) -> None:
-            raise compiled.NotCompiled("refused by the test")
+        def fail(*arguments: Any) -> None:
+            raise family.NotCompiled("refused by the test")
 
-        return compiled.Kernel(kernel.graph, fail)
+        return replace(kernel, code=fail)
 
     def stepped(engine: str) -> list[torch.Tensor]:
         params = [Parameter(torch.ones(8)), Parameter(torch.ones(8, dtype=torch.bfloat16))]
@@ -201,7 +216,7 @@ def test_a_graph_that_does_not_compile_steps_no_tensor_twice(
 
     monkeypatch.setattr(optimizer_module, "COMPILE_FROM", 1)
     monkeypatch.setattr(optimizer_module, "_warned", set())
-    monkeypatch.setattr(compiled, "_kernel", failing)
+    monkeypatch.setattr(native_chunk if compiler == "native" else inductor, "kernel", failing)
     with pytest.warns(RuntimeWarning, match="compiling failed"):
         got = stepped("auto")
     for have, want in zip(got, stepped("reference"), strict=True):
@@ -214,8 +229,8 @@ def test_with_a_compiler_auto_compiles_large_models() -> None:
     assert thalweg.AdamW([Parameter(torch.empty(optimizer_module.COMPILE_FROM - 1))]).engine_in_use == "foreach"
 
 
-def test_kernels_use_all_cores_whatever_sizes_they_were_compiled_on() -> None:
-    """A graph first met on tiny tensors serves large ones later, so it must not be compiled for one core."""
+def test_kernels_use_all_cores_whatever_sizes_they_were_compiled_on(inductor_only: None) -> None:
+    """A graph of inductor's first met on tiny tensors serves large ones later, so it must not be compiled for one core."""
     cache = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     before = set(cache.rglob("*.cpp"))
     p = Parameter(torch.ones(40))
@@ -229,7 +244,7 @@ def test_kernels_use_all_cores_whatever_sizes_they_were_compiled_on() -> None:
 
 
 @pytest.mark.parametrize(("parts", "state"), [(1, "float32"), (3, "float32"), (3, "int8")])
-def test_whole_matrices_that_are_asked_for_alone_go_through_kernels(parts: int, state: str) -> None:
+def test_whole_matrices_that_are_asked_for_alone_go_through_kernels(parts: int, state: str, compiler: str) -> None:
     """Muon: one kernel before the products and one after them, whatever the shapes, the parts and the storage."""
     compiled.forget()
     shapes = [(192, 64), (96, 96), (48, 128), (96, 8, 3, 3)]

@@ -81,7 +81,7 @@ def test_every_layout_in_float32(name: str, engine: str, record_property: Report
 
 @pytest.mark.own_chunk
 @pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "prodigy"])
-def test_every_layout_at_the_librarys_own_chunk(name: str, record_property: Report) -> None:
+def test_every_layout_at_inductors_own_chunk(name: str, inductor_only: None, record_property: Report) -> None:
     error, where = _compare(name, "compiled", layouts=tuple(LAYOUTS), two_groups=True)
     record_property("error", error)
     assert error <= FLOAT32, where
@@ -94,6 +94,14 @@ def _one_of_a_kind() -> list[str]:
         recipe = thalweg.get(name).recipe
         found.setdefault((recipe.flow, recipe.scope, recipe.couples, recipe.outer is None), name)
     return list(found.values())
+
+
+@pytest.mark.parametrize("name", _one_of_a_kind())
+def test_inductor_in_float32(name: str, inductor_only: None, record_property: Report) -> None:
+    """What an accelerator runs; on a CPU most kernels are native."""
+    error, where = _compare(name, "compiled", layouts=tuple(LAYOUTS), two_groups=True)
+    record_property("error", error)
+    assert error <= FLOAT32, where
 
 
 @pytest.mark.parametrize(
@@ -208,7 +216,7 @@ def test_layout_changed_in_mid_run(engine: str, few: None) -> None:
 
 
 @pytest.mark.parametrize("name", ["adafactor", "adafactor_torch", "sm3"])
-def test_columns_reduced_in_pieces(name: str) -> None:
+def test_columns_reduced_in_pieces(name: str, inductor_only: None) -> None:
     """Large matrices whose rows divide into pieces of 32, 13 and not at all; a stack of them; one transposed."""
     shapes = [(512, 160), (429, 160), (509, 160), (3, 96, 256)]
     torch.manual_seed(0)

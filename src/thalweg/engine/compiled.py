@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from thalweg.engine import eager, inductor, native, parts
+from thalweg.engine import eager, family, inductor, native, parts
 from thalweg.engine.family import Key, NotCompiled
 from thalweg.engine.native.build import compiler
 from thalweg.engine.record import Kind
@@ -40,8 +40,8 @@ def available(device: torch.device) -> str | None:
 
 def forget() -> None:
     """Drop every kernel of this process, so that the next steps compile anew."""
-    inductor.kernel.cache_clear()
-    native.kernel.cache_clear()
+    for known in (family.barriers, inductor.kernel, native.kernel, native.source):
+        known.cache_clear()
 
 
 def _dense(t: Tensor) -> bool:

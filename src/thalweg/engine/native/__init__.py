@@ -4,6 +4,6 @@ Next to inductor's, which they replace on a CPU: one kernel takes any number of 
 next to nothing, a first step costs no import of a compiler, and codes of small state are looked up in registers.
 """
 
-from thalweg.engine.native.chunk import chunks, kernel, key
+from thalweg.engine.native.chunk import chunks, kernel, key, source
 
-__all__ = ["chunks", "kernel", "key"]
+__all__ = ["chunks", "kernel", "key", "source"]

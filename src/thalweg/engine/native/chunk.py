@@ -58,7 +58,8 @@ def _compute(key: Key) -> torch.dtype:
 
 
 @cache
-def _source(key: Key, barrier: int | None) -> Source:
+def source(key: Key, barrier: int | None) -> Source:
+    """The C++ of a barrier's graph, or of the update's."""
     graph = record(key.recipe, list(key.places), key.structure, 1, barrier)[0]
     compute = _compute(key)
     if compute == torch.float32:
@@ -72,7 +73,7 @@ def _source(key: Key, barrier: int | None) -> Source:
 @cache
 def kernel(key: Key, barrier: int | None) -> Kernel:
     """The kernel of a barrier, or of the update."""
-    return Kernel(_source(key, barrier))
+    return Kernel(source(key, barrier))
 
 
 @cache
@@ -80,7 +81,7 @@ def _writable(key: Key) -> bool:
     """Whether there is C++ for all of a family's graphs."""
     try:
         for barrier in (*range(len(family.barriers(key))), None):
-            _source(key, barrier)
+            source(key, barrier)
     except Unsupported:
         return False
     return True
@@ -162,15 +163,15 @@ class Chunk:
     def call(self, barrier: int | None, inputs: dict[tuple[Any, ...], Tensor]) -> list[Tensor]:
         """Run the kernel of a barrier, or of the update; what it was asked for, request by request."""
         found = kernel(self.key, barrier)
-        source = found.source
+        told = found.source
         for key, tensor in inputs.items():
             if len(key) == 4:
                 self.point(key[3], key[:3], tensor)
-        answers = (ctypes.c_int64 * len(source.answers))(*(inputs[key].data_ptr() for key in source.answers))
-        sums = torch.empty((source.sums, self.count), dtype=torch.float64)
+        answers = (ctypes.c_int64 * len(told.answers))(*(inputs[key].data_ptr() for key in told.answers))
+        sums = torch.empty((told.sums, self.count), dtype=torch.float64)
         rows = iter(sums)
         asked: list[Tensor] = []
-        for q, what in enumerate(source.asked):
+        for q, what in enumerate(told.asked):
             if what == "sum":
                 asked.append(next(rows))
             elif what == "each":

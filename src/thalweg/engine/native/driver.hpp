@@ -1,6 +1,7 @@
 // Runs `work` over all tensors, by pieces of so many units (elements, blocks or rows) that threads take as they come. What
 // each piece sums up is kept apart and put together in the order of the pieces, so results do not depend on the number of
-// threads. HOW they are: s(um), m(aximum), and a(verages) over all elements, r(ows) or c(olumns). At last `finish` writes
+// threads. HOW they are: s(um), m(aximum), and a(verages) over all elements, r(ows) or c(olumns),
+// n(umbers) that every piece knows. At last `finish` writes
 // what every piece reads.
 constexpr int SUMS = sizeof(HOW) - 1, COLUMN_SUMS = sizeof(HOW_COLUMNS) - 1;
 

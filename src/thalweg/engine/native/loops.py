@@ -72,7 +72,8 @@ def write(
         _header("vectors.hpp"),
         *([] if double else [_header("codes.hpp")]),
         *[f"constexpr int64_t {name} = {value};" for name, value in constants.items()],
-        f'constexpr char HOW[] = "{"".join(done.sums)}", HOW_COLUMNS[] = "{"".join(how for how, _ in done.column_sums)}";',
+        f'constexpr char HOW[] = "{"".join(done.sums)}";',
+        f'constexpr char HOW_COLUMNS[] = "{"".join(how for how, _ in done.column_sums)}";',
         f"constexpr int TO[] = {{{', '.join(str(j) for _, j in done.column_sums) or '0'}}};",
         *[
             f"static const Book {book_name(c)} = {tables.book(c.bits, c.signed)};"
@@ -82,6 +83,7 @@ def write(
         f"static void work(int64_t from, int64_t to, {where}, double* sums, T* columns) {{",
         *pointers,
         *done.numbers,
+        *done.own,
         *loop,
         "}",
         f"static void finish({where}) {{",
@@ -192,12 +194,13 @@ def _neutral(how: str) -> str:
 
 
 def _start(name: str, hows: Sequence[str]) -> list[str]:
-    return [f"V {name}{k} = up({_neutral(how)});" for k, how in enumerate(hows)]
+    return [f"V {name}{k} = up({_neutral(how)});" for k, how in enumerate(hows) if how != "n"]
 
 
 def _collected(name: str, hows: Sequence[str], into: str) -> list[str]:
     """Add what a run of vectors has summed up to numbers in double."""
-    return [f"{'raise' if how == 'm' else 'add'}({into.format(k)}, {name}{k});" for k, how in enumerate(hows)]
+    calls = {"m": "raise", "n": ""}
+    return [f"{call}({into.format(k)}, {name}{k});" for k, how in enumerate(hows) if (call := calls.get(how, "add"))]
 
 
 def _run(call: str, place: str) -> list[str]:

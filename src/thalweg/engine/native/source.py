@@ -1,8 +1,8 @@
 """Recorded graphs as C++ statements: what is worked out where, before the loops that ``loops`` puts around them.
 
-A graph has been recorded for one tensor. What it makes of numbers alone is worked out once a piece, what it makes of rows
-once a row, and what it makes of elements, or of columns, becomes vector arithmetic in the innermost loop. Sums and maxima
-are collected on the way.
+A graph has been recorded for one tensor. What it makes of numbers alone is worked out once a piece, what it makes of
+rows once a row, and what it makes of elements, or of columns, becomes vector arithmetic in the innermost loop. Sums and
+maxima are collected on the way.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Statements:
     """What is done where."""
 
     numbers: list[str] = field(default_factory=list)
+    own: list[str] = field(default_factory=list)  # numbers that are asked for as they are
     rows: list[str] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)  # of a row
     blocks: list[str] = field(default_factory=list)  # before a block of codes
@@ -80,7 +81,7 @@ _NAMES = (
     *(("sqrt", "root"), ("abs", "size"), ("sign", "sign"), ("relu", "positive"), ("floor", "whole")),
     *(("exp", "exponential"), ("log", "logarithm"), ("log1p", "logarithm1p"), ("tanh", "tangent_h")),
     *(("sigmoid", "logistic"), ("isfinite", "is_finite"), ("maximum", "larger"), ("minimum", "smaller")),
-    *(("pow", "power"), ("atan2", "angle")),
+    *(("pow", "power"), ("atan2", "angle"), ("nextafter", "beyond")),
 )
 _FUNCTIONS = dict(_NAMES)
 #: What leaves a value as it is.
@@ -154,6 +155,8 @@ class Writer:
             self.reduction(node, name)
         elif name == "to":
             self.convert(node)
+        elif name == "new_ones" and node.args[1] == ():
+            self.values[node] = _constant(1.0)
         elif name in ("reshape", "unsqueeze", *_SAME):
             self.reshape(node, name)
         else:
@@ -241,8 +244,11 @@ class Writer:
         given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         dims = range(len(value.axes)) if given is None else (given if isinstance(given, (tuple, list)) else (given,))
         gone = {dim % len(value.axes) for dim in dims} if value.axes else set()
-        if all(value.axes[dim] is None for dim in gone):
-            raise Unsupported(f"{name} of a number")
+        if value.level == NUMBER:
+            self.done.own.append(f"sums[{len(self.done.sums)}] = {self.number(value, value)};")
+            self.values[node] = Value(f"sum {len(self.done.sums)}", kind="sum")
+            self.done.sums.append("n")
+            return
         keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
         kept = [None if dim in gone else axis for dim, axis in enumerate(value.axes)]
         axes = tuple(axis for dim, axis in enumerate(kept) if keep or dim not in gone)

@@ -45,6 +45,7 @@ EACH(logarithm1p, sizeof(T) == 4 ? log1pf(x) : log1p(x))
 EACH(tangent_h, sizeof(T) == 4 ? tanhf(x) : tanh(x))
 INLINE T angle(T y, T x) { return sizeof(T) == 4 ? atan2f(y, x) : atan2(y, x); }
 INLINE V angle(V y, V x) { V r; for (int k = 0; k < W; ++k) r[k] = angle(y[k], x[k]); return r; }
+INLINE T beyond(T x, T y) { return sizeof(T) == 4 ? nextafterf(x, y) : nextafter(x, y); }
 INLINE T power(T x, T y) { return sizeof(T) == 4 ? powf(x, y) : pow(x, y); }
 INLINE V power(V x, V y) { V r; for (int k = 0; k < W; ++k) r[k] = power(x[k], y[k]); return r; }
 
@@ -159,7 +160,9 @@ INLINE void add(double& sum, V x) { sum += folded<W / 2>(x, [](T a, T b) { retur
 INLINE void raise(double& most, V x) {
   most = larger(T(most), folded<W / 2>(x, [](T a, T b) { return larger(a, b); }));
 }
-INLINE double together(char how, double a, double b) { return how == 'm' ? double(larger(T(a), T(b))) : a + b; }
+INLINE double together(char how, double a, double b) {
+  return how == 'm' ? double(larger(T(a), T(b))) : how == 'n' ? b : a + b;
+}
 
 // The largest magnitude so far, as its bits: integers, of which a NaN's are the largest.
 INLINE M above(M most, V x) { M b = bits(size(x)); return most > b ? most : b; }
