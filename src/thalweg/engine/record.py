@@ -302,11 +302,15 @@ def barriers(recipe: Recipe, shape: tuple[int, ...] = (1,)) -> list[list[Kind]]:
 
 @cache
 def traffic(recipe: Recipe, ndim: int = 2) -> tuple[int, ...]:
-    """Elements read and written per parameter element by each graph, in order; smaller tensors count as nothing."""
+    """Elements read and written per parameter element by each graph, in order; smaller tensors count as nothing.
+
+    Counted for axes of 256, which are long enough to be factored everywhere.
+    """
     numbers, structure = _sample(recipe)
-    structure = Structure(structure.flags, recipe.alike((8,) * ndim))
-    specs = recipe.state((8,) * ndim).items()
-    whole = {role for role, spec in specs if spec.shape is None or math.prod(spec.shape) >= 8**ndim > 1}
+    shape = (256,) * ndim
+    structure = Structure(structure.flags, recipe.alike(shape))
+    specs = recipe.state(shape).items()
+    whole = {role for role, spec in specs if spec.shape is None or math.prod(spec.shape) >= math.prod(shape) > 1}
 
     def full(key: tuple[Any, ...]) -> bool:
         return key[0] in ("param", "grad") or (key[0] == "state" and key[2] in whole)

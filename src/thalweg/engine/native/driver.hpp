@@ -1,8 +1,9 @@
 // Runs `work` over all tensors, by pieces of so many units (elements, blocks or rows) that threads take as they come. What
 // each piece sums up is kept apart and put together in the order of the pieces, so results do not depend on the number of
-// threads. HOW they are: s(um), m(aximum), and a(verages) over all elements, r(ows) or c(olumns),
-// n(umbers) that every piece knows. At last `finish` writes
-// what every piece reads.
+// threads. HOW they are taken: of elements a s(um), an a(verage) or a m(aximum), an average of c(olumns); of rows, number by
+// number, t(otals), averages (r) and maxima (x); and n(umbers) that every piece knows. At last `finish` writes what every
+// piece reads.
+INLINE double neutral(char how) { return how == 'm' || how == 'x' ? -INFINITY : 0; }
 constexpr int SUMS = sizeof(HOW) - 1, COLUMN_SUMS = sizeof(HOW_COLUMNS) - 1;
 
 extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, void* const* pointers, const T* numbers,
@@ -33,13 +34,13 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
     }
     const int64_t nth = task - first[t].task, most = first[t].most, from = nth * most, all = sizes[t] / units[t];
     double* sums = found + task * SUMS;
-    for (int s = 0; s < SUMS; ++s) sums[s] = HOW[s] == 'm' ? -INFINITY : 0;
+    for (int s = 0; s < SUMS; ++s) sums[s] = neutral(HOW[s]);
     work(from, from + most < all ? from + most : all, t, units[t], pointers + t * COLUMNS, numbers + t * NUMBERS, answers,
          sums, columns + first[t].columns + nth * COLUMN_SUMS * units[t]);
   }
   for (int s = 0; s < SUMS; ++s)
     for (int64_t t = 0; t < count; ++t) {
-      double whole = HOW[s] == 'm' ? -INFINITY : 0;
+      double whole = neutral(HOW[s]);
       for (int64_t k = first[t].task; k < first[t + 1].task; ++k) whole = together(HOW[s], whole, found[k * SUMS + s]);
       const int64_t all = sizes[t], unit = units[t];
       const char how = HOW[s];

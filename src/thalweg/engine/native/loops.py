@@ -25,9 +25,13 @@ from thalweg.engine.native.source import (
 from thalweg.engine.record import Graph, Kind
 
 #: Elements that a thread takes at a time.
-TASK = 1 << 16
+TASK = 1 << 17
 #: Vectors whose sum is taken in the kernel's precision before it is added to one in double.
 TILE = 16
+#: How many elements ahead a pass that reads one tensor asks memory for.
+AHEAD = 1024
+#: How reductions of vectors are taken (see driver.hpp): all of them, and those that add.
+LANES, ADDED = "sacm", "sac"
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def write(
     where = "int64_t tensor, int64_t unit, void* const* at, const T* h, const T* const* answers"
     lines = [
         "typedef double T;\n#define DOUBLE" if double else "typedef float T;",
+        f"constexpr int AHEAD = {AHEAD if kinds and done.streams == 1 else 0};",
         _header("vectors.hpp"),
         *([] if double else [_header("codes.hpp")]),
         *[f"constexpr int64_t {name} = {value};" for name, value in constants.items()],
@@ -95,21 +100,22 @@ def write(
 
 
 def _over_elements(done: Statements) -> list[str]:
-    step = f"{TILE} * W" if done.sums else "(to - from)"
+    step = f"{TILE} * W" if _adds(done.sums) else "(to - from)"
     return [
+        *_totals("s", done.sums),
         f"for (int64_t base = from; base < to; base += {step}) {{",
         *_start("s", done.sums),
         f"const int64_t length = to - base < {step} ? to - base : {step};",
         *_lambda("body", "int64_t i", _body(done)),
         *_run("body(", "base + o"),
-        *_collected("s", done.sums, "sums[{}]"),
+        *_collected("s", done.sums),
         "}",
+        *_given("s", done.sums),
     ]
 
 
 def _over_rows(done: Statements) -> list[str]:
-    step = f"{TILE} * W" if done.sums or done.row_sums else "unit"
-    # The number of a maximum starts at the smallest, whatever rows are made of.
+    step = f"{TILE} * W" if _adds(done.sums) or _adds(done.row_sums) else "unit"
     inner = [
         f"for (int64_t base = 0; base < unit; base += {step}) {{",
         *_start("s", done.sums),
@@ -117,8 +123,8 @@ def _over_rows(done: Statements) -> list[str]:
         f"const int64_t length = unit - base < {step} ? unit - base : {step};",
         *_lambda("body", "int64_t i, int64_t o", _body(done)),
         *_run("body(", "r * unit + base + o, base + o"),
-        *_collected("s", done.sums, "sums[{}]"),
-        *_collected("t", done.row_sums, "d{}"),
+        *_collected("s", done.sums),
+        *_collected("t", done.row_sums),
         "}",
     ]
     return [
@@ -126,12 +132,14 @@ def _over_rows(done: Statements) -> list[str]:
             f"for (int64_t c = 0; c < unit; ++c) columns[{k} * unit + c] = {_neutral(how)};"
             for k, (how, _) in enumerate(done.column_sums)
         ],
+        *_totals("s", done.sums),
         "for (int64_t r = from; r < to; ++r) {",
         *done.rows,
-        *[f"double d{k} = {_neutral(how)};" for k, how in enumerate(done.row_sums)],
+        *_totals("t", done.row_sums),
         *(inner if done.body else []),
         *done.ends,
         "}",
+        *_given("s", done.sums),
     ]
 
 
@@ -157,6 +165,7 @@ def _over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) 
     return [
         f"constexpr int64_t length = {length};",
         *[f"float kept{e}[2][{parts * padded(block)}]; V share{e} = {{}};" for e in coded],
+        *_totals("s", done.sums),
         f"for (int64_t block = from; block < to + {int(bool(coded))}; ++block) {{",
         "const bool now = block < to, before = block > from;",
         "const int turn = block & 1;",
@@ -167,9 +176,10 @@ def _over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) 
         *_lambda("code", "int64_t o", codes),
         *_lambda("both", "int64_t o", ["if (now) {", *halves, "}", "if (before) code(kind, o, rest);"]),
         *_run("both(", "o"),
-        *_collected("s", done.sums, "sums[{}]"),
+        *_collected("s", done.sums),
         *(["if (now) {", *scales, "}"] if coded else []),
         "}",
+        *_given("s", done.sums),
     ]
 
 
@@ -193,14 +203,30 @@ def _neutral(how: str) -> str:
     return "-INFINITY" if how == "m" else "0"
 
 
+def _adds(hows: Sequence[str]) -> bool:
+    return any(how in ADDED for how in hows)
+
+
+def _totals(name: str, hows: Sequence[str]) -> list[str]:
+    """What sums are collected in, and maxima found."""
+    names = ((f"Sum sum_{name}{k}" if how in ADDED else f"Most {name}{k}", how) for k, how in enumerate(hows))
+    return [f"{named};" for named, how in names if how in LANES]
+
+
 def _start(name: str, hows: Sequence[str]) -> list[str]:
-    return [f"V {name}{k} = up({_neutral(how)});" for k, how in enumerate(hows) if how != "n"]
+    return [f"V {name}{k} = {{}};" for k, how in enumerate(hows) if how in ADDED]
 
 
-def _collected(name: str, hows: Sequence[str], into: str) -> list[str]:
-    """Add what a run of vectors has summed up to numbers in double."""
-    calls = {"m": "raise", "n": ""}
-    return [f"{call}({into.format(k)}, {name}{k});" for k, how in enumerate(hows) if (call := calls.get(how, "add"))]
+def _collected(name: str, hows: Sequence[str]) -> list[str]:
+    """Add what a run of vectors has summed up to sums in double."""
+    return [f"sum_{name}{k}.add({name}{k});" for k, how in enumerate(hows) if how in ADDED]
+
+
+def _given(name: str, hows: Sequence[str]) -> list[str]:
+    """Hand the totals over."""
+    totals = [f"{'sum_' if how in ADDED else ''}{name}{k}.total()" for k, how in enumerate(hows)]
+    pairs = enumerate(zip(hows, totals, strict=True))
+    return [f"sums[{k}] = together('{how}', sums[{k}], {total});" for k, (how, total) in pairs if how in LANES]
 
 
 def _run(call: str, place: str) -> list[str]:

@@ -70,6 +70,7 @@ class Statements:
     row_sums: list[str] = field(default_factory=list)
     column_sums: list[tuple[str, int]] = field(default_factory=list)  # with the column that takes it
     encoded: list[tuple[Blockwise, str]] = field(default_factory=list)
+    streams: int = 0  # tensors that are read element by element
     answers: list[tuple[Any, ...]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # for each request: "sum", "each", "row", "column" or "matrix"
 
@@ -262,14 +263,16 @@ class Writer:
             s = len(done.sums)
             if value.level == ROW:
                 done.rows.append(f"sums[{s}] = together('{how}', sums[{s}], {text});")
+                how = {"a": "r", "s": "t", "m": "x"}[how]
             else:
                 once = "" if value.level == ELEMENT else "if (r == 0) "
-                done.body.append((ELEMENT, f"{once}s{s} = {_joined(how, f's{s}', inside)};"))
-            done.sums.append({ROW: "r", COLUMN: "c"}.get(value.level, how) if how == "a" else how)
+                done.body.append((ELEMENT, f"{once}{_gathered(how, f's{s}', inside)}"))
+                how = "c" if how == "a" and value.level == COLUMN else how
+            done.sums.append(how)
             result = f"sum {s}"
         elif level == ROW and value.level == ELEMENT:
             s = len(done.row_sums)
-            done.body.append((ELEMENT, f"t{s} = {_joined(how, f't{s}', inside)};"))
+            done.body.append((ELEMENT, _gathered(how, f"t{s}", inside)))
             done.row_sums.append(how)
             result = f"row {s}"
         elif level == COLUMN and value.level == ELEMENT:
@@ -300,8 +303,9 @@ class Writer:
                 raise Unsupported("an answer that is no reduction")
             what, _, s = value.text.partition(" ")
             if what == "row":
-                mean = " / double(unit)" if done.row_sums[int(s)] == "a" else ""
-                done.ends.append(f"p{self.column(('value', self.barrier, q))}[r] = T(d{s}{mean});")
+                how = done.row_sums[int(s)]
+                total = f"{'' if how == 'm' else 'sum_'}t{s}.total(){' / double(unit)' if how == 'a' else ''}"
+                done.ends.append(f"p{self.column(('value', self.barrier, q))}[r] = T({total});")
             elif what == "column":
                 done.column_sums[int(s)] = (done.column_sums[int(s)][0], self.column(("value", self.barrier, q)))
             else:
@@ -424,6 +428,7 @@ class Writer:
             else:
                 level = self.level(axes)
                 j = self.column(key)
+                self.done.streams += level == ELEMENT
                 place = {NUMBER: f"T(*p{j})", ROW: f"T(p{j}[r])", COLUMN: f"load<part>(p{j} + o, rest)"}
                 self.put(argument, place.get(level, f"load<part>(p{j} + i, rest)"), Value("", axes, level), first=True)
         return self.values[argument]
@@ -490,6 +495,10 @@ def _codec_of(node: Any) -> Blockwise | None:
 
 def _joined(how: str, a: str, b: str) -> str:
     return f"larger({a}, {b})" if how == "m" else f"{a} + {b}"
+
+
+def _gathered(how: str, total: str, value: str) -> str:
+    return f"{total}.take({value});" if how == "m" else f"{total} += {value};"
 
 
 def _constant(value: Any) -> Value:

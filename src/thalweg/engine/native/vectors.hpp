@@ -11,7 +11,8 @@
 #else
 #define VECTOR_BYTES 16
 #endif
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE_ inline __attribute__((always_inline))
+#define INLINE static INLINE_
 
 template <int bytes> struct Int;
 template <> struct Int<4> { typedef int32_t type; typedef uint32_t natural; };
@@ -116,7 +117,11 @@ INLINE Shorts shorts(M x) { return __builtin_convertvector(x, Shorts); }
 #endif
 #endif
 
-template <bool part> INLINE V load(const T* p, int rest) { return raw<part>(p, rest); }
+template <bool part> INLINE V load(const T* p, int rest) {
+  // One stream of memory waits for it more than several do; asking ahead, over the end of a page, it waits less.
+  if (AHEAD && !part) __builtin_prefetch(p + AHEAD);
+  return raw<part>(p, rest);
+}
 #ifdef DOUBLE
 template <bool part> INLINE V load(const bfloat16* p, int rest) {
   auto x = raw<part>((const uint16_t*)p, rest);
@@ -149,19 +154,50 @@ template <bool part> INLINE void store(bfloat16* p, V x, int rest) {
 }
 #endif
 
-// Sums: of a few vectors in T, of those in double. What lies beyond the tensor counts for nothing.
+// What lies beyond the tensor counts for nothing.
 template <bool part> INLINE V within(V x, int rest, T other) { return part ? choose(lanes() < rest, x, up(other)) : x; }
+// Sums: of a few vectors in T, of those in double, lane by lane until the end.
 template <int n, class X, class F> INLINE auto folded(X x, F both) {
   for (int k = 0; k < n; ++k) x[k] = both(x[k], x[k + n]);
   if constexpr (n == 1) return x[0];
   else return folded<n / 2>(x, both);
 }
-INLINE void add(double& sum, V x) { sum += folded<W / 2>(x, [](T a, T b) { return a + b; }); }
-INLINE void raise(double& most, V x) {
-  most = larger(T(most), folded<W / 2>(x, [](T a, T b) { return larger(a, b); }));
-}
+#ifdef DOUBLE
+struct Sum {
+  V all = {};
+  INLINE_ void add(V x) { all += x; }
+  INLINE_ double total() const { return folded<W / 2>(all, [](T a, T b) { return a + b; }); }
+};
+#else
+typedef float Half __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef double Doubles __attribute__((vector_size(VECTOR_BYTES)));
+struct Sum {
+  Doubles low = {}, high = {};
+  INLINE_ void add(V x) {
+    Half halves[2];
+    memcpy(halves, &x, sizeof x);
+    low += __builtin_convertvector(halves[0], Doubles);
+    high += __builtin_convertvector(halves[1], Doubles);
+  }
+  INLINE_ double total() const { return folded<W / 4>(low + high, [](double a, double b) { return a + b; }); }
+};
+#endif
+// A maximum, and apart from it whether there was a NaN: the next one must not wait long for this one.
+struct Most {
+  V most = up(-INFINITY);
+  M none = {};
+  INLINE_ void take(V x) {
+    most = x > most ? x : most;
+    none |= x != x;
+  }
+  INLINE_ double total() const {
+    T x = folded<W / 2>(most, [](T a, T b) { return larger(a, b); });
+    return folded<W / 2>(none, [](TI a, TI b) { return a | b; }) ? NAN : x;
+  }
+};
+
 INLINE double together(char how, double a, double b) {
-  return how == 'm' ? double(larger(T(a), T(b))) : how == 'n' ? b : a + b;
+  return how == 'm' || how == 'x' ? double(larger(T(a), T(b))) : how == 'n' ? b : a + b;
 }
 
 // The largest magnitude so far, as its bits: integers, of which a NaN's are the largest.
