@@ -230,7 +230,7 @@ def test_with_a_compiler_auto_compiles_large_models() -> None:
 
 
 def test_kernels_use_all_cores_whatever_sizes_they_were_compiled_on(inductor_only: None) -> None:
-    """A graph of inductor's first met on tiny tensors serves large ones later, so it must not be compiled for one core."""
+    """A graph first met on tiny tensors serves large ones later, so inductor must not compile it for one core."""
     cache = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     before = set(cache.rglob("*.cpp"))
     p = Parameter(torch.ones(40))

@@ -8,7 +8,6 @@ foreach engine.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -209,16 +208,16 @@ class _Run:
             kinds = self.chunk.kinds[self.barrier]
             outputs = iter(self.chunk.call(self.barrier, self.inputs))
             asked: parts.Asked = []
-            for q, (over, how, slot, function, given, _) in enumerate(kinds):
-                if over in WIDE:
-                    asked.append(parts.Totals([next(outputs)[: len(self.chunk.at)]], how, slot))
+            for q, kind in enumerate(kinds):
+                if kind.over in WIDE:
+                    asked.append(parts.Totals([next(outputs)[: len(self.chunk.at)]], kind.how, kind.slot))
                     continue
                 asked.append(None)
-                if over == "tensor":
+                if kind.over == "tensor":
                     self.inputs["answer", self.barrier, q] = next(outputs).to(compute)
-                elif function:
+                elif kind.function:
                     # One matrix a call, so the first tensor is all there is.
-                    self.inputs["answer", self.barrier, q, 0] = self.of_matrix(next(outputs), function, given)
+                    self.inputs["answer", self.barrier, q, 0] = self.of_matrix(next(outputs), kind)
                 else:
                     for i in range(self.chunk.count):
                         self.inputs["answer", self.barrier, q, i] = next(outputs).to(compute)
@@ -227,11 +226,13 @@ class _Run:
                 return asked
         return None
 
-    def of_matrix(self, value: Tensor, function: Callable[..., Tensor], given: tuple[int, ...]) -> Tensor:
+    def of_matrix(self, value: Tensor, kind: Kind) -> Tensor:
         """A function of the whole matrix that a measure graph has left in storage order."""
+        assert kind.function is not None
         (work,) = self.works
-        numbers = [work.rule.numbers[place] for place in given]
-        return function(value.view(1, *work.param.shape), *numbers).reshape(value.shape).to(value.dtype)
+        numbers = [work.rule.numbers[place] for place in kind.given]
+        found = kind.function(value.view(1, *work.param.shape), *numbers)
+        return found.reshape(() if kind.lone else value.shape).to(value.dtype)
 
     def tell(self, totals: list[Tensor | None]) -> None:
         self.told.append(totals)

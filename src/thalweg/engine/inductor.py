@@ -207,14 +207,15 @@ def key(work: Work) -> Key | None:
         return None
     wide = param.device.type == "cpu"
     cut = pieces(rule.recipe, tuple(param.shape)) if shaped and wide else None
-    shape = rule.recipe.alike(tuple(param.shape)) if shaped else (1,)
-    structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, wide, cut)
+    matrix = rule.recipe.scope == "matrix"
+    shape = rule.recipe.alike(tuple(param.shape)) if shaped or matrix else (1,)
+    structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, wide, cut, flat=matrix)
     smaller = [s.shape for s in work.state if s.shape != param.shape]
     lengths = [tuple(min(n, 2) for n in s) for s in (*([param.shape] if shaped else []), *smaller)]
     memory = (param.device, param.dtype, work.grad.dtype, *(s.dtype for s in work.state), *lengths)
     # Codecs are long formulas for tensors that are not small: one to a call compiles in a fraction of the time.
     several = min(CHUNK, PASSES_CHUNK) if barriers(rule.recipe, shape) else CHUNK
-    count = 1 if shaped or rule.recipe.scope == "matrix" or work.layout.fold else several
+    count = 1 if shaped or matrix or work.layout.fold else several
     return Key(rule.recipe, tuple(rule.places), structure, count, memory)
 
 

@@ -40,13 +40,15 @@ class Kind(NamedTuple):
     function: Callable[..., Any] | None = None  # of whole matrices
     given: tuple[int, ...] = ()  # the places of its numbers in a tensor's row
     whole: bool = True  # whether it is asked of something of the parameter's shape
+    lone: bool = False  # whether a function of whole matrices gives a number
 
 
 @dataclass(frozen=True)
 class Structure:
     """What shapes a graph besides the recipe: the chosen flags, the axes it can see, casting, sign and storage.
 
-    ``shape`` is one that the recipe treats like the tensor's own (``Recipe.alike``), not its sizes.
+    ``shape`` is one that the recipe treats like the tensor's own (``Recipe.alike``), not its sizes. ``flat``: formulas
+    see its axes, but what they do to elements does not depend on them, so memory is one run of elements.
     ``wide`` sums in float64. On a CPU that is more exact than the compiler's compensated float32 sums, takes three
     quarters of their time, and is one code for every size. ``pieces`` is an axis, and the length of the equal pieces in
     which measure graphs see and first reduce it. Down a column a processor reads a line of memory for each row; with
@@ -62,10 +64,12 @@ class Structure:
     wide: bool = False
     pieces: tuple[int, int] | None = None
     native: bool = False
+    flat: bool = False
 
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        """How many axes a kernel's memory has."""
+        return 1 if self.flat else len(self.shape)
 
     def split(self, t: Any) -> Any:
         """A tensor of the parameter's shape as measure graphs take it."""
@@ -131,7 +135,7 @@ def _axes(recipe: Recipe, structure: Structure, kinds: list[list[Kind]], key: tu
     if key[0] == "answer" and len(key) == 4:
         kind = kinds[key[1]][key[2]]
         over = kind.over
-        if not kind.whole:
+        if kind.lone or not kind.whole:
             return ()
         if isinstance(over, int):
             return tuple(axis for axis in every if axis != over % structure.ndim)
@@ -261,7 +265,7 @@ def record(
 def _kind(request: Request) -> Kind:
     places = tuple(number.node.args[1] for number in request.given)
     function = request.fast or request.function
-    return Kind(request.over, request.how, request.slot, function, places, _is_whole(request.value.node))
+    return Kind(request.over, request.how, request.slot, function, places, _is_whole(request.value.node), request.lone)
 
 
 def _reduced(value: Any, over: Over, how: str, structure: Structure) -> Any:

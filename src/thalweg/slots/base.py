@@ -50,8 +50,8 @@ class Request:
     ``over`` is ``"tensor"``, ``"group"`` or ``"model"`` (every tensor of the parameter group, or of the model, that
     shares this slot), an axis (which goes), a tuple of axes (which stay, with length one), or ``"matrix"``.
     ``how`` is "sum", "mean" or "max". A whole-matrix function may take ``others`` beside the value and then the numbers
-    ``given``, and have a ``fast`` form for all engines but the reference. With ``slot``, what comes back is what its
-    ``settle`` makes of the totals.
+    ``given``, and have a ``fast`` form for all engines but the reference; it gives a matrix or, if ``lone``, a number.
+    With ``slot``, what comes back is what its ``settle`` makes of the totals.
     """
 
     value: Any
@@ -62,6 +62,7 @@ class Request:
     others: tuple[Any, ...] = ()
     fast: Any = None
     given: tuple[Any, ...] = ()
+    lone: bool = False
 
 
 def total(value: Any, over: Over = "tensor") -> Request:
@@ -84,13 +85,15 @@ def settled(slot: Slot, *values: Any) -> tuple[Request, ...]:
     return tuple(Request(value, slot.couples, slot=slot) for value in values)
 
 
-def matrices(function: Any, value: Any, *others: Any, fast: Any = None, given: tuple[Any, ...] = ()) -> Request:
+def matrices(
+    function: Any, value: Any, *others: Any, fast: Any = None, given: tuple[Any, ...] = (), lone: bool = False
+) -> Request:
     """Ask for ``function`` of stacks of whole matrices, ``(batch, *shape)``, a stack for each value; it returns one.
 
     ``given`` are numbers of this step (``h.eps``), which the function takes after the stacks. ``fast`` computes the
-    same in another way, and is what all engines but the reference take.
+    same in another way, and is what all engines but the reference take. ``lone``: it returns a number for each matrix.
     """
-    return Request(value, "matrix", function=function, others=others, fast=fast, given=given)
+    return Request(value, "matrix", function=function, others=others, fast=fast, given=given, lone=lone)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Slot:
     * ``alike(shape)``: a shape that stands for all those that the formula treats like this one; ones, unless it goes by
       sizes. A graph is recorded for it and serves them all.
     * ``asks``: of scope "matrix", where only what it asks for with ``matrices`` sees whole matrices: one value of the
-      parameter's shape for one of the same shape. The rest is as element-wise as it looks.
+      parameter's shape for one of the same shape, or for a number. The rest is as element-wise as it looks.
     * ``sized``: whether its numbers depend on the shape, which ``scalars`` then finds in ``h["shape"]``.
     * ``couples``: "group" or "model" where tensors depend on each other through totals over the group or model.
     * ``hypers()``: the numbers it reads from the parameter group, by reference, with default and range.

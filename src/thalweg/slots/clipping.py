@@ -241,6 +241,10 @@ class SpectralBound(Slot):
     scope = "matrix"
     iterations: int | None = None
 
+    @property
+    def asks(self) -> bool:  # type: ignore[override]
+        return self.iterations is None
+
     def hypers(self) -> dict[str, Hyper]:
         return {"weight_decay": DECAY, "tau": Hyper(0.01, open_low=True)}
 
@@ -253,12 +257,13 @@ class SpectralBound(Slot):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {"weight_decay": h["weight_decay"], "room": h["tau"] / max(h["lr"], 1e-30)}
 
-    def __call__(self, x: Any, h: Any, u: Any) -> Generator[tuple[Request, ...], Any, Any]:
+    def __call__(self, x: Any, h: Any, u: Any) -> Generator[Request, Any, Any]:
         moved = mix(1, u, h.weight_decay, x.param)
         if x.ndim < 2:
             return moved
         if self.iterations is None:
-            own, step = yield matrices(_sigma, x.param), matrices(_sigma, u)
+            own = yield matrices(_sigma, x.param, lone=True)
+            step = yield matrices(_sigma, u, lone=True)  # one after the other, so that one is in memory at a time
         else:
             own, step = self._power(x, "param_vector", x.param), self._power(x, "step_vector", u)
         least = (own * h.room / step).clamp(max=1)

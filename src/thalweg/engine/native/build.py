@@ -75,23 +75,33 @@ def load(source: str) -> Callable[..., Any]:
     global found, made
     name = hashlib.sha256("\0".join((source, _machine(), *FLAGS)).encode()).hexdigest()[:32]
     kept = folder()
-    try:
-        kept.mkdir(parents=True, exist_ok=True)
-        usable = os.access(kept, os.W_OK)
-    except OSError:
-        usable = False
     target = kept / f"{name}.so"
-    if target.exists():
-        found += 1
-    else:
-        made += 1
-        if not usable:
-            with tempfile.TemporaryDirectory() as place:  # loaded code stays when its file goes
-                return _loaded(_compile(source, Path(place) / target.name))
-        with tempfile.TemporaryDirectory(dir=kept) as place:
-            # Renamed when complete, so that processes which share the folder never see half a file.
-            os.replace(_compile(source, Path(place) / target.name), target)
+    own = _own(kept)
+    if own and target.exists():
+        try:
+            function = _loaded(target)
+        except BuildError:
+            target.unlink(missing_ok=True)  # cut short by a full disk, say
+        else:
+            found += 1
+            return function
+    made += 1
+    if not own:
+        with tempfile.TemporaryDirectory() as place:  # loaded code stays when its file goes
+            return _loaded(_compile(source, Path(place) / target.name))
+    with tempfile.TemporaryDirectory(dir=kept) as place:
+        # Renamed when complete, so that processes which share the folder never see half a file.
+        os.replace(_compile(source, Path(place) / target.name), target)
     return _loaded(target)
+
+
+def _own(kept: Path) -> bool:
+    """Whether the folder can be written to, and is this user's: code that others left there is not to be loaded."""
+    try:
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.access(kept, os.W_OK) and kept.stat().st_uid == os.getuid()
+    except OSError:
+        return False
 
 
 def _compile(source: str, target: Path) -> Path:
@@ -107,7 +117,7 @@ def _compile(source: str, target: Path) -> Path:
 def _loaded(path: Path) -> Callable[..., Any]:
     try:
         function = ctypes.CDLL(str(path)).run
-    except OSError as error:
+    except (OSError, AttributeError) as error:
         raise BuildError(str(error)) from error
     function.restype = None
     function.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 6]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -96,8 +96,9 @@ def key(work: Work) -> Key | None:
         return None
     if (shaped and not param.is_contiguous()) or not all(_fits(work, *pair, shaped) for pair in _plain(work)):
         return None
-    shape = rule.recipe.alike(tuple(param.shape)) if shaped else (1,)
-    structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, native=True)
+    matrix = rule.recipe.scope == "matrix"
+    shape = rule.recipe.alike(tuple(param.shape)) if shaped or matrix else (1,)
+    structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, native=True, flat=matrix)
     found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
     return found if _writable(found) else None
 
@@ -177,8 +178,8 @@ class Chunk:
             elif what == "each":
                 asked += next(rows)
             else:
-                lengths = {"row": self.rows, "column": self.units, "matrix": self.sizes}[what]
-                for t, length in enumerate(lengths):
+                lengths: dict[str, Iterable[int]] = {"row": self.rows, "column": self.units, "matrix": self.sizes}
+                for t, length in enumerate(lengths[what]):
                     asked.append(torch.empty(length, dtype=self.compute))
                     self.point(t, ("value", barrier, q), asked[-1])
         numbers = inputs["scalars",].data_ptr()

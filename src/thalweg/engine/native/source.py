@@ -70,7 +70,7 @@ class Statements:
     row_sums: list[str] = field(default_factory=list)
     column_sums: list[tuple[str, int]] = field(default_factory=list)  # with the column that takes it
     encoded: list[tuple[Blockwise, str]] = field(default_factory=list)
-    streams: int = 0  # tensors that are read element by element
+    read: set[int] = field(default_factory=set)  # the columns that are read element by element
     answers: list[tuple[Any, ...]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # for each request: "sum", "each", "row", "column" or "matrix"
 
@@ -166,8 +166,8 @@ class Writer:
     # Arithmetic.
 
     def arithmetic(self, node: fx.Node, name: str) -> None:
-        limits = {k: v for k, v in node.kwargs.items() if v is not None} if name == "clamp" else {}
-        arguments = [a for a in node.args if a is not None]
+        limits: dict[str, Any] = dict(node.kwargs) if name == "clamp" else {}
+        arguments: list[Any] = [a for a in node.args if a is not None]
         if name == "clamp":
             limits = dict(zip(("min", "max"), node.args[1:], strict=False)) | limits
             limits = {k: v for k, v in limits.items() if v is not None}
@@ -232,7 +232,8 @@ class Writer:
     def reshape(self, node: fx.Node, name: str) -> None:
         value = self.read(node.args[0])
         if name == "unsqueeze":
-            place = int(node.args[1]) % (len(value.axes) + 1)  # type: ignore[call-overload]
+            given: Any = node.args[1]
+            place = given % (len(value.axes) + 1)
             value = value._replace(axes=(*value.axes[:place], None, *value.axes[place:]))
         elif name == "reshape" and value.level != NUMBER:
             raise Unsupported("another shape")
@@ -290,7 +291,8 @@ class Writer:
             return
         done = self.done
         taken = []
-        for q, (out, kind) in enumerate(zip(node.args[0], self.kinds, strict=True)):  # type: ignore[arg-type]
+        outputs: Any = node.args[0]
+        for q, (out, kind) in enumerate(zip(outputs, self.kinds, strict=True)):
             value = self.read(out)
             if kind.over == "matrix":
                 text = self.number(value, Value("", self.every, ELEMENT))
@@ -320,13 +322,14 @@ class Writer:
         if isinstance(value, fx.Node) and _codec_of(value.args[0] if value.args else None):
             return  # stored with its block
         found = self.read(value)
-        j, axes = self.column(self.inputs[node.args[0]][0]), self.axes_of(node.args[0])  # type: ignore[index]
+        j, axes = self.column(self.inputs[node.args[0]][0]), self.axes_of(node.args[0])
         to = self.level(axes)
         text = self.number(found, Value("", axes, max(to, found.level)))
         if found.level & ~to:
             raise Unsupported("storing something larger")
         if to == ELEMENT:
-            self.done.body.append((ELEMENT, f"store<part>(p{j} + i, {text}, rest);"))
+            unread = j not in self.done.read and self.columns[j].dtype == self.dtype
+            self.done.body.append((ELEMENT, f"{'stream' if unread else 'store'}<part>(p{j} + i, {text}, rest);"))
         elif to == ROW:
             self.done.ends.append(f"p{j}[r] = {text};")
         elif to == COLUMN:
@@ -339,7 +342,7 @@ class Writer:
     # Codes.
 
     def decode(self, node: fx.Node, codec: Blockwise) -> None:
-        codes, scale = (self.column(self.inputs[n][0]) for n in node.args)  # type: ignore[index]
+        codes, scale = (self.column(self.inputs[n][0]) for n in node.args)
         like = Value("", self.every, ELEMENT)
         now = f"code<part>(p{codes} + block * {codec.fold[-1]} + o, rest)"
         if codec.bits == 4:
@@ -361,7 +364,7 @@ class Writer:
             (ELEMENT, f"top{e} = above(top{e}, within<part>({text}, rest, 0));"),
         ]
         codes = next(item for item in node.users if item.args[1] == 0)
-        key, _ = self.inputs[next(iter(codes.users)).args[0]]  # type: ignore[index]
+        key, _ = self.inputs[next(iter(codes.users)).args[0]]
         self.done.encoded.append((codec, str(key[2])))
 
     # Values.
@@ -401,7 +404,7 @@ class Writer:
         whole, index = node.args
         if _codec_of(whole):
             return  # stored with its block
-        key, _ = self.inputs.get(whole, ((None,), ()))  # type: ignore[call-overload]
+        key, _ = self.inputs.get(whole, ((None,), ()))
         if key[0] == "scalars":
             self.put(node, f"h[{index}]", Value(""))
         elif key[0] == "answer" and len(key) == 3:
@@ -428,7 +431,7 @@ class Writer:
             else:
                 level = self.level(axes)
                 j = self.column(key)
-                self.done.streams += level == ELEMENT
+                self.done.read |= {j} if level == ELEMENT else set()
                 place = {NUMBER: f"T(*p{j})", ROW: f"T(p{j}[r])", COLUMN: f"load<part>(p{j} + o, rest)"}
                 self.put(argument, place.get(level, f"load<part>(p{j} + i, rest)"), Value("", axes, level), first=True)
         return self.values[argument]

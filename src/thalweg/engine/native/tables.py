@@ -55,7 +55,8 @@ def book(bits: int, signed: bool) -> str:
     lines = [(0.0, 0.0, 0), *((1 / step, parts - low / step, 2 * parts - 1) for low, step, parts in found)]
     lines.append((0.0, top, top))
     rise, start, last = zip(*lines, *[(0.0, 0.0, 0)] * (16 - len(lines)), strict=True)
-    return "{" + ", ".join(map(_array, (slope, offset, decade, following, rise, start, last))) + "}"
+    arrays: tuple[Iterable[float], ...] = (slope, offset, decade, following, rise, start, last)
+    return "{" + ", ".join(map(_array, arrays)) + "}"
 
 
 def _exponent(place: int) -> int:

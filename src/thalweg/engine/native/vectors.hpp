@@ -58,8 +58,8 @@ INLINE V smaller(V a, V b) { return choose((a < b) | (a != a), a, b); }
 INLINE T smaller(T a, T b) { return a < b || a != a ? a : b; }
 INLINE V positive(V x) { return choose(x < 0, V{}, x); }
 INLINE T positive(T x) { return x < 0 ? T(0) : x; }
-INLINE V sign(V x) { return choose(x > 0, up(1), choose(x < 0, up(-1), x)); }
-INLINE T sign(T x) { return x > 0 ? T(1) : x < 0 ? T(-1) : x; }
+INLINE V sign(V x) { return choose(x > 0, up(1), choose(x < 0, up(-1), V{})); }
+INLINE T sign(T x) { return x > 0 ? T(1) : x < 0 ? T(-1) : T(0); }
 INLINE M is_finite(V x) { return size(x) <= (sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__)); }
 INLINE bool is_finite(T x) { return size(x) <= (sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__)); }
 
@@ -80,8 +80,10 @@ INLINE V exponential(V v) {
   return choose(v > 88.72284f, up(INFINITY), choose(v != v, v, p));
 }
 #endif
-INLINE T logistic(T x) { return 1 / (1 + exponential(-x)); }
-INLINE V logistic(V x) { return 1 / (1 + exponential(-x)); }
+template <class X> INLINE X logistic(X x) {
+  X e = exponential(-size(x)), n = 1 / (1 + e);
+  return choose(x < 0, e * n, n);
+}
 
 // Loads and stores of a vector, or of its first `rest` lanes where `part` is set; all else is zero there.
 template <bool part, class S> INLINE void take(S* to, const S* from, int rest) {
@@ -145,6 +147,13 @@ template <bool part> INLINE V load(const double* p, int rest) {
 }
 #endif
 template <bool part> INLINE void store(T* p, V x, int rest) { give<part>(p, (const T*)&x, rest); }
+// Past the caches, where what is stored was not read: else memory would be read into them first.
+template <bool part> INLINE void stream(T* p, V x, int rest) {
+#if defined(__AVX512F__) && !defined(DOUBLE)
+  if (!part && (uintptr_t)p % sizeof x == 0) return __builtin_ia32_movntps512(p, x);
+#endif
+  store<part>(p, x, rest);
+}
 #ifndef DOUBLE
 template <bool part> INLINE void store(bfloat16* p, V x, int rest) {
   U b = (U)x;  // to the nearest, ties to even
