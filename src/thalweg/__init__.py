@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from thalweg.slots.cautious import Cautious, CautiousDecay
     from thalweg.slots.classic import Lazy
     from thalweg.slots.clipping import AGC, ClipNorm, ClipValue, LayerNormAdaptation, NormaliseGradient, SoftClip
-    from thalweg.slots.compact import Cover, Factored, Square
+    from thalweg.slots.compact import Cover, Factored
     from thalweg.slots.denominators import Atan2, EpsInside, Softplus
     from thalweg.slots.fractional import Fractional
     from thalweg.slots.gradient import Centralise

@@ -100,6 +100,11 @@ class Recipe:
         """Whether a step's numbers depend on a parameter's shape."""
         return any(link.sized for _, slot in self.slots() for link in slot.links)
 
+    @cached_property
+    def squared(self) -> bool:
+        """Whether a slot works in the square view of tensors."""
+        return any(link.squared for _, slot in self.slots() for link in slot.links)
+
     def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape that stands for all those that the recipe's formulas treat like this one."""
         return max((slot.alike(shape) for _, slot in self.slots()), default=(1,) * len(shape))

@@ -13,7 +13,9 @@ from torch.nn import Parameter
 
 import thalweg
 from thalweg.engine import compiled
-from thalweg.slots.compact import compress, expand, pack, square_shape, unpack
+from thalweg.engine.view import reduce
+from thalweg.slots.square import compress, expand
+from thalweg.square import pack, square_shape, unpack
 
 
 def _train(opt: Any, params: list[Parameter], start: int, steps: int, size: float = 1.0) -> None:
@@ -76,14 +78,14 @@ def test_a_convolution_as_a_matrix() -> None:
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 64])
 def test_bits(count: int) -> None:
-    """Bit j of byte k is element 8k+j; what fills up the last byte is zero."""
-    bits = torch.rand(count, generator=torch.Generator().manual_seed(count)) > 0.5
-    packed = pack(bits, count)
+    """Bit j of a row's byte k is its element 8k+j; what fills up the last byte is zero."""
+    bits = torch.rand(3, count, generator=torch.Generator().manual_seed(count)) > 0.5
+    packed = pack(bits)
     assert packed.dtype == torch.uint8
-    assert packed.shape == (math.ceil(count / 8),)
-    expected = [sum(int(b) << j for j, b in enumerate(bits[k : k + 8].tolist())) for k in range(0, count, 8)]
-    assert packed.tolist() == expected
-    assert torch.equal(unpack(packed, count), bits)
+    assert packed.shape == (3, math.ceil(count / 8))
+    for row, found in zip(bits.tolist(), packed.tolist(), strict=True):
+        assert found == [sum(int(b) << j for j, b in enumerate(row[k : k + 8])) for k in range(0, count, 8)]
+    assert torch.equal(unpack(packed, bits), bits)
 
 
 def test_square_views() -> None:
@@ -92,11 +94,21 @@ def test_square_views() -> None:
     assert square_shape((13,)) == (13, 1)
     assert square_shape(()) == (1, 1)
     assert square_shape((0, 4)) == (0, 1)
+
+    def compressed(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What an engine answers to ``compress``."""
+        asking = compress(matrix)
+        sums = tuple(reduce(r.value, r.over, r.how) for r in next(asking))
+        whole = asking.send(sums)
+        with pytest.raises(StopIteration) as stop:
+            asking.send(reduce(whole.value, whole.over, whole.how))
+        return stop.value.value
+
     matrix = torch.rand(5, 3, dtype=torch.float64)
-    rows, columns = compress(matrix)
+    rows, columns = compressed(matrix)
     torch.testing.assert_close(expand(rows, columns).sum(), matrix.sum())
     rank_one = matrix[:, :1] * matrix[:1]
-    torch.testing.assert_close(expand(*compress(rank_one)), rank_one)
+    torch.testing.assert_close(expand(*compressed(rank_one)), rank_one)
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -203,7 +203,7 @@ def key(work: Work) -> Key | None:
     """The family of a tensor that fills its memory; None where there is no kernel for it."""
     rule, param = work.rule, work.param
     shaped = rule.recipe.scope == "row" and param.ndim > 1
-    if param.numel() < 2 or (shaped and (work.layout.fold or not param.is_contiguous())):
+    if rule.recipe.squared or param.numel() < 2 or (shaped and (work.layout.fold or not param.is_contiguous())):
         return None
     wide = param.device.type == "cpu"
     cut = pieces(rule.recipe, tuple(param.shape)) if shaped and wide else None

@@ -1,4 +1,4 @@
-"""Functions that a recorded graph may hold as one node, because our own C++ has code for them."""
+"""Functions that a recorded graph holds as one node, because our own C++ has code for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import fx
+
+from thalweg.engine.many import Many
 
 
 class Tracer(fx.proxy.GraphAppendingTracer):
@@ -16,9 +18,18 @@ class Tracer(fx.proxy.GraphAppendingTracer):
         self.leaves = leaves
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)``, or the node of it."""
-    tracer = next((a.tracer for a in arguments if isinstance(a, fx.Proxy)), None)
-    if isinstance(tracer, Tracer) and tracer.leaves:
-        return tracer.create_proxy("call_function", function, arguments, {})
+def node(function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(*arguments)``, of every tensor where they are many; where a graph is recorded, the node of it."""
+    for argument in arguments:
+        if isinstance(argument, fx.Proxy):
+            return argument.tracer.create_proxy("call_function", function, arguments, {})
+        if isinstance(argument, Many):
+            return argument.each(function, *arguments)
     return function(*arguments)
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """As ``node``, but only in graphs for our own C++; in others the nodes that the function makes."""
+    tracers = [argument.tracer for argument in arguments if isinstance(argument, fx.Proxy)]
+    whole = not tracers or getattr(tracers[0], "leaves", False)
+    return node(function, *arguments) if whole else function(*arguments)

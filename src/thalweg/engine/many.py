@@ -115,6 +115,10 @@ class Many:
         ]
         return Many([function(*row, **kw) for row, kw in zip(rows, named, strict=True)])
 
+    def each(self, function: Callable[..., Tensor], *args: Any) -> Many:
+        """A function of every tensor, and of what the arguments hold for it."""
+        return self._each(function, args, {})
+
     def __getattr__(self, name: str) -> Callable[..., Many]:
         method = getattr(Tensor, name)
         return lambda *args, **kwargs: self._each(method, (self, *args), kwargs)

@@ -24,6 +24,7 @@ from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.recipe import Recipe, Scalars
 from thalweg.rounding import stochastic
 from thalweg.slots.base import Over, Request, Slot
+from thalweg.square import COLUMNS, ROWS, as_shaped, as_square
 
 #: Of each axis of an input, which of its parameter's axes it is.
 Axes = tuple[int | None, ...]
@@ -41,6 +42,7 @@ class Kind(NamedTuple):
     given: tuple[int, ...] = ()  # the places of its numbers in a tensor's row
     whole: bool = True  # whether it is asked of something of the parameter's shape
     lone: bool = False  # whether a function of whole matrices gives a number
+    square: bool = False  # whether it is asked of a square view
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ def _axes(recipe: Recipe, structure: Structure, kinds: list[list[Kind]], key: tu
         over = kind.over
         if kind.lone or not kind.whole:
             return ()
+        if kind.square:
+            return (COLUMNS if over == ROWS else ROWS,)
         if isinstance(over, int):
             return tuple(axis for axis in every if axis != over % structure.ndim)
         gone = {axis % structure.ndim for axis in over} if isinstance(over, tuple) else ()
@@ -265,7 +269,10 @@ def record(
 def _kind(request: Request) -> Kind:
     places = tuple(number.node.args[1] for number in request.given)
     function = request.fast or request.function
-    return Kind(request.over, request.how, request.slot, function, places, _is_whole(request.value.node), request.lone)
+    value = request.value.node
+    return Kind(
+        request.over, request.how, request.slot, function, places, _is_whole(value), request.lone, _is_square(value)
+    )
 
 
 def _reduced(value: Any, over: Over, how: str, structure: Structure) -> Any:
@@ -276,6 +283,13 @@ def _reduced(value: Any, over: Over, how: str, structure: Structure) -> Any:
     if isinstance(axis, int) and axis % structure.ndim == cut and _is_whole(value.node):
         value = reduce(structure.split(value), axis % structure.ndim + 1, how)  # too few numbers to need wide sums
     return reduce(value, over, how, **wide)
+
+
+def _is_square(node: fx.Node) -> bool:
+    """Whether a value is in the square view of its tensor."""
+    return node.target is as_square or (
+        node.op != "placeholder" and node.target is not as_shaped and any(map(_is_square, node.all_input_nodes))
+    )
 
 
 def _is_whole(node: fx.Node) -> bool:

@@ -16,13 +16,14 @@ from thalweg.registry import register
 from thalweg.slots.amos import KINDS, AmosStep
 from thalweg.slots.average import Average
 from thalweg.slots.clipping import ClipValue
-from thalweg.slots.compact import Capped, Cover, Factored, FlooredFactored, NoDecay, Square, SquareMomentum
+from thalweg.slots.compact import Capped, Cover, Factored, FlooredFactored
 from thalweg.slots.decay import Decoupled
 from thalweg.slots.gradient import L2
 from thalweg.slots.law import Plain
 from thalweg.slots.rate import RelativeRate
 from thalweg.slots.ratio import OverSqrt
 from thalweg.slots.scale import ClipRMS
+from thalweg.slots.square import NoDecay, Square, SquareMomentum
 
 SM3_II = Recipe(
     second=Cover(),
@@ -130,9 +131,9 @@ class SMMF(Named):
         options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg_row, exp_avg_col, exp_avg_sq_row, exp_avg_sq_col, 16/sqrt(n) bytes per parameter of a tensor of n
-    (near-)square elements, and exp_avg_sign, 1/8 (bit j of byte k is element 8k+j). A prime number of elements has no
-    square view: 8 and 1/8. Memory: 1 pass, 3 words per element and whole-matrix sums; it is not compiled.
-    The view follows C order, whatever the layout in memory.
+    (near-)square elements, and exp_avg_sign, 1/8: a row of bytes for each row of the view, lowest bit first. A prime
+    number of elements has no square view: 8 and 1. Memory: 3 passes, 5 words per element. The view follows C order,
+    whatever the layout in memory.
 
     Example:
         >>> import torch, thalweg

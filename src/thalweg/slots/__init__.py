@@ -5,7 +5,7 @@ from thalweg.slots.average import Average, Centred, Interpolate, Largest
 from thalweg.slots.base import Slot, State, matrices, mean, total
 from thalweg.slots.classic import AverageAfter, FallingRate, Lazy, OverDeltas, RateInSteps, Resilient
 from thalweg.slots.clipping import SpectralBound
-from thalweg.slots.compact import Cover, Factored, FlooredFactored, Square, SquareMomentum
+from thalweg.slots.compact import Cover, Factored, FlooredFactored
 from thalweg.slots.decay import Decoupled, DecoupledByStep, StableDecay, StableMomentumDecay
 from thalweg.slots.denominators import Atan2, EpsInside, Softplus
 from thalweg.slots.direction import Orthogonal, PlusDecay, Sign
@@ -15,6 +15,7 @@ from thalweg.slots.outer import Lookahead, ScheduleFree
 from thalweg.slots.rate import InverseTime, LossRate, RelativeRate
 from thalweg.slots.ratio import Over, OverSqrt, Rectified
 from thalweg.slots.scale import ClipRMS, ShapeScale, TrustRatio, UnitNorm
+from thalweg.slots.square import Square, SquareMomentum
 from thalweg.slots.warmup import UntilRectified, Warmup
 
 __all__ = [

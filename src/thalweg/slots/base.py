@@ -106,6 +106,7 @@ class Slot:
       sizes. A graph is recorded for it and serves them all.
     * ``asks``: of scope "matrix", where only what it asks for with ``matrices`` sees whole matrices: one value of the
       parameter's shape for one of the same shape, or for a number. The rest is as element-wise as it looks.
+    * ``squared``: whether it works in the square view of tensors (``thalweg.slots.square``).
     * ``sized``: whether its numbers depend on the shape, which ``scalars`` then finds in ``h["shape"]``.
     * ``couples``: "group" or "model" where tensors depend on each other through totals over the group or model.
     * ``hypers()``: the numbers it reads from the parameter group, by reference, with default and range.
@@ -137,6 +138,7 @@ class Slot:
     silent: ClassVar[int] = 0
     asks: ClassVar[bool] = False
     sized: ClassVar[bool] = False
+    squared: ClassVar[bool] = False
 
     @property
     def links(self) -> tuple[Slot, ...]:

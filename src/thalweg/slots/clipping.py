@@ -226,7 +226,10 @@ def _sigma(stack: Tensor) -> Tensor:
     value decomposition, which takes tens of times as long on a long matrix.
     """
     matrix = stack.flatten(2)
+    if len(matrix) == 1:
+        matrix = matrix[0]  # a stack of one is copied where it is turned
     gram = matrix @ matrix.mT if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT @ matrix
+    gram = gram.reshape(len(stack), *gram.shape[-2:])
     return torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0).sqrt()
 
 

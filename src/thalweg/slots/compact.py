@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -10,11 +9,11 @@ from typing import Any
 
 import torch
 
-from thalweg.hyper import BETA, DECAY, Hyper, Number, check, referred, value
+from thalweg.hyper import Hyper, Number, check, referred, value
 from thalweg.ops import mix
 from thalweg.slots.average import Average
 from thalweg.slots.base import Slot, State, largest, mean
-from thalweg.slots.law import Law, Plain, Rising, Sum, Weights
+from thalweg.slots.law import Law, Rising, Sum, Weights
 from thalweg.techniques import technique
 
 NEEDS = "a second moment that is a plain average of the squared gradient"
@@ -284,162 +283,3 @@ class Cover(Compact):
         if self.variant == "I":
             return f"{self.law.text('a_i', f'max of {x}^2 over all axes but i')} ; v = min_i a_i"
         return f"v = min_i a_i ; {self.law.text('v', f'{x}^2')} ; a_i <- max of v over all axes but i"
-
-
-def square_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The most nearly square matrix ``(rows, columns)`` of as many elements, rows not fewer than columns."""
-    size = math.prod(shape)
-    columns = next((k for k in range(math.isqrt(size), 0, -1) if size % k == 0), 1)
-    return size // columns, columns
-
-
-def expand(rows: Any, columns: Any) -> Any:
-    """The matrix of rank one that two vectors stand for."""
-    return rows.unsqueeze(-1) * columns.unsqueeze(-2)
-
-
-def compress(matrix: Any) -> tuple[Any, Any]:
-    """Row sums, and column sums over their total: a matrix of rank one with the sums of a non-negative ``matrix``."""
-    columns = matrix.sum(-2)
-    whole = columns.sum()
-    return matrix.sum(-1), columns / torch.where(whole > 0, whole, 1.0)
-
-
-def masks(like: Any) -> Any:
-    """1, 2, 4, ..., 128: the bits of a byte, lowest first."""
-    return like.new_full((8,), 2, dtype=torch.int64).cumprod(0).bitwise_right_shift(1).to(torch.uint8)
-
-
-def pack(bits: Any, count: int) -> Any:
-    """``count`` booleans as bytes, eight to one, lowest bit first; the last byte is filled up with zeros."""
-    padded = torch.nn.functional.pad(bits.reshape(-1).to(torch.uint8), (0, -count % 8))
-    eights = padded.reshape(-1, 8)
-    return (eights * masks(eights)).sum(-1).to(torch.uint8)
-
-
-def unpack(packed: Any, count: int) -> Any:
-    """The first ``count`` booleans of packed bytes."""
-    return (packed.unsqueeze(-1).bitwise_and(masks(packed)) > 0).reshape(-1).narrow(0, 0, count)
-
-
-def flat(shape: tuple[int, ...], vectors: bool) -> bool:
-    """Whether SMMF leaves the tensor unfactored: a vector, whatever axes of length one it has, unless ``vectors``."""
-    return not vectors and sum(n != 1 for n in shape) == 1
-
-
-@technique("smmf", source="arXiv 2412.08894", needs=NEEDS)
-@dataclass(frozen=True, repr=False)
-class Square(Compact):
-    """SMMF's second moment: row and column sums of a square view of the tensor, whatever its axes are.
-
-    ``V <- B*r*c + (1-B)*g^2`` is divided by; its row sums r and column sums c (over their total) are kept. ``vectors``:
-    factor vectors too.
-
-    Example:
-        >>> import torch, thalweg
-        >>> p = torch.nn.Parameter(torch.ones(64, 64))
-        >>> opt = thalweg.RMSprop([p], techniques=["smmf"])
-        >>> opt.recipe.state_bytes((64, 64))
-        0.125
-    """
-
-    scope = "matrix"
-    law: Law = Rising(default=-0.5)
-    vectors: bool = True
-
-    def state(self, shape: tuple[int, ...]) -> dict[str, State]:
-        if flat(shape, self.vectors):
-            return {"exp_avg_sq": State()}
-        n, m = square_shape(shape)
-        return {"exp_avg_sq_row": State(shape=(n,)), "exp_avg_sq_col": State(shape=(m,))}
-
-    def __call__(self, x: Any, h: Any, g: Any) -> Any:
-        if flat(x.shape, self.vectors):
-            x["exp_avg_sq"] = v = mix(h.keep, x["exp_avg_sq"], h.gain, g, g)
-            return self.read(h, v)
-        g = g.reshape(square_shape(x.shape))
-        v = mix(h.keep, expand(x["exp_avg_sq_row"], x["exp_avg_sq_col"]), h.gain, g, g)
-        x["exp_avg_sq_row"], x["exp_avg_sq_col"] = compress(v)
-        return self.read(h, v).reshape(x.shape)
-
-    def equation(self, x: str = "g") -> str:
-        return f"v = r*c (square view) ; {self.law.text('v', f'{x}^2')} ; r = rowsum(v), c = columnsum(v)/sum(v)"
-
-
-@dataclass(frozen=True, repr=False)
-class Shrinking(Plain):
-    """Exponential average whose memory shortens with t: beta*growth_rate^(t-1) (SMMF)."""
-
-    beta: str = "beta"
-
-    def text(self, s: str, x: str) -> str:
-        return f"b = {self.beta}*growth_rate^(t-1) ; {s} <- b*{s} + (1-b)*{x}"
-
-    def hypers(self) -> dict[str, Hyper]:
-        return {
-            self.beta: Hyper(self.default, BETA.low, BETA.high, open_high=False),
-            "growth_rate": Hyper(0.999, 0.0, 1.0, open_high=False),
-        }
-
-    def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
-        keep = h[self.beta] * h["growth_rate"] ** (t - 1)
-        return Weights(keep, 1 - keep)
-
-
-@dataclass(frozen=True, repr=False)
-class SquareMomentum(Slot):
-    """SMMF's first moment: factors of its absolute values in a square view, and its signs as bits (or booleans)."""
-
-    scope = "matrix"
-    law: Law = Shrinking()
-    vectors: bool = True
-    packed: bool = True
-
-    def hypers(self) -> dict[str, Hyper]:
-        return self.law.hypers()
-
-    def state(self, shape: tuple[int, ...]) -> dict[str, State]:
-        if flat(shape, self.vectors):
-            return {"exp_avg": State()}
-        n, m = square_shape(shape)
-        signs = State(shape=(-(-n * m // 8),), dtype=torch.uint8)
-        if not self.packed:
-            signs = State(shape=(n * m,), dtype=torch.bool)
-        return {"exp_avg_row": State(shape=(n,)), "exp_avg_col": State(shape=(m,)), "exp_avg_sign": signs}
-
-    def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
-        return self.law.weights(h, t, numbers)._asdict()
-
-    def __call__(self, x: Any, h: Any, g: Any) -> Any:
-        if flat(x.shape, self.vectors):
-            x["exp_avg"] = m = mix(h.keep, x["exp_avg"], h.gain, g)
-            return m
-        view = square_shape(x.shape)
-        size = expand(x["exp_avg_row"], x["exp_avg_col"])
-        signs = x["exp_avg_sign"]
-        up = unpack(signs, math.prod(view)) if self.packed else signs
-        m = mix(h.keep, torch.where(up.reshape(view), size, -size), h.gain, g.reshape(view))
-        x["exp_avg_row"], x["exp_avg_col"] = compress(m.abs())
-        up = m > 0
-        x["exp_avg_sign"] = pack(up, math.prod(view)) if self.packed else up.reshape(-1)
-        return m.reshape(x.shape)
-
-    def equation(self, x: str = "g") -> str:
-        return (
-            f"m = sign*r*c (square view) ; {self.law.text('m', x)} ;"
-            " sign = m > 0, r = rowsum(|m|), c = columnsum(|m|)/sum(|m|)"
-        )
-
-
-@dataclass(frozen=True, repr=False)
-class NoDecay(Slot):
-    """weight_decay is read and left without effect, as the published SMMF does in its "adam" mode."""
-
-    def hypers(self) -> dict[str, Hyper]:
-        return {"weight_decay": DECAY}
-
-    def __call__(self, x: Any, h: Any, lr: Any, v: Any, u: Any) -> Any:
-        return None
-
-    def equation(self, x: str = "g") -> str:
-        return "weight_decay has no effect"

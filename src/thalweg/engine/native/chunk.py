@@ -18,6 +18,7 @@ from thalweg.engine.native.loops import Source, write
 from thalweg.engine.native.source import TYPES, Column, Unsupported
 from thalweg.engine.record import WHOLE, Structure, record
 from thalweg.engine.work import Work
+from thalweg.square import square_shape
 
 #: Elements of the tensors that pass their barriers together: few enough to be in cache still when they are updated.
 PASSES_ELEMENTS = 1 << 20
@@ -67,7 +68,7 @@ def source(key: Key, barrier: int | None) -> Source:
     layout = key.structure.layout
     kinds = [] if barrier is None else family.barriers(key)[barrier]
     row = len(key.places) + layout.seeded
-    return write(graph, kinds, barrier, _columns(key), layout, key.structure.ndim, row, compute)
+    return write(graph, kinds, barrier, _columns(key), layout, key.structure.ndim, key.recipe.squared, row, compute)
 
 
 @cache
@@ -90,14 +91,14 @@ def _writable(key: Key) -> bool:
 def key(work: Work) -> Key | None:
     """The family of a tensor that fills its memory; None where there is no native kernel for it."""
     rule, param = work.rule, work.param
-    shaped = rule.recipe.scope == "row" and param.ndim > 1
+    shaped = rule.recipe.scope == "row" and (param.ndim > 1 or rule.recipe.squared)
     dtypes = (param.dtype, work.grad.dtype, *(s.dtype for s in work.state))
     if param.device.type != "cpu" or not TYPES.keys() >= set(dtypes) or not build.supported():
         return None
     if (shaped and not param.is_contiguous()) or not all(_fits(work, *pair, shaped) for pair in _plain(work)):
         return None
     matrix = rule.recipe.scope == "matrix"
-    shape = rule.recipe.alike(tuple(param.shape)) if shaped or matrix else (1,)
+    shape = (rule.recipe.alike(tuple(param.shape)) if shaped or matrix else ()) or (1,)
     structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, native=True, flat=matrix)
     found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
     return found if _writable(found) else None
@@ -119,6 +120,13 @@ def _fits(work: Work, role: str, state: Tensor, shaped: bool) -> bool:
     return shaped or state.numel() == work.param.numel()
 
 
+def _unit(key: Key, param: Tensor) -> int:
+    """The length of a row that kernels see; 0 where they see none."""
+    if key.recipe.squared:
+        return square_shape(tuple(param.shape))[1]
+    return param[0].numel() if key.structure.ndim > 1 else 0
+
+
 class Chunk:
     """Works of a family that share each call."""
 
@@ -137,8 +145,7 @@ class Chunk:
         sizes = [works[i].param.numel() for i in members]
         # Elements that a kernel takes as one: a block of codes, or a row.
         block = layout.blockwise[0][1].block if layout.blockwise else 1
-        shaped = key.structure.ndim > 1
-        units = [works[i].param[0].numel() if shaped else block for i in members]
+        units = [_unit(key, works[i].param) or block for i in members]
         self.rows = [n // unit for n, unit in zip(sizes, units, strict=True)]
         self.sizes, self.units = ((ctypes.c_int64 * self.count)(*numbers) for numbers in (sizes, units))
         self.pointers = (ctypes.c_int64 * (self.count * self.width))()

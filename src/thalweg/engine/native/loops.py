@@ -56,6 +56,7 @@ def write(
     columns: tuple[Column, ...],
     layout: Layout,
     ndim: int,
+    square: bool,
     row: int,
     dtype: torch.dtype,
 ) -> Source:
@@ -63,10 +64,16 @@ def write(
 
     ``row`` is how many numbers a parameter has. Raises ``Unsupported`` where there is no C++ for something.
     """
-    done = Writer(graph, kinds, barrier, columns, layout, ndim, dtype).write()
+    done = Writer(graph, kinds, barrier, columns, layout, ndim, square, dtype).write()
     double = dtype == torch.float64
     block = layout.blockwise[0][1] if layout.blockwise else None
-    loop = _over_blocks(done, columns, layout) if block else _over_rows(done) if ndim > 1 else _over_elements(done)
+    loop = (
+        _over_blocks(done, columns, layout)
+        if block
+        else _over_rows(done)
+        if square or ndim > 1
+        else _over_elements(done)
+    )
     constants = {"TASK": TASK, "COLUMNS": len(columns), "NUMBERS": row}
     pointers = [f"{TYPES[c.dtype]}* p{j} = ({TYPES[c.dtype]}*)at[{j}];" for j, c in enumerate(columns)]
     codecs = sorted({codec for _, codec in layout.blockwise}, key=book_name)

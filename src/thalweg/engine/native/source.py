@@ -19,6 +19,7 @@ from thalweg.codecs import Blockwise, Layout, Rounded
 from thalweg.engine.record import WHOLE as ONE_NUMBER
 from thalweg.engine.record import Graph, Kind
 from thalweg.rounding import nearest, stochastic
+from thalweg.square import COLUMNS, ROWS, as_shaped, as_square, pack, unpack
 
 #: What memory may hold, and its name in C++.
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16", torch.uint8: "uint8_t"}
@@ -95,7 +96,8 @@ class Writer:
     """Turns the nodes of a graph into statements. Raises ``Unsupported`` where there is no C++ for one.
 
     ``columns`` are the tensors of each parameter in the order of their pointers, ``kinds`` what is asked for at the
-    ``barrier`` that the graph leads to, if it does. ``ndim`` axes can be seen; elements alone where it is one.
+    ``barrier`` that the graph leads to, if it does. ``ndim`` axes can be seen; elements alone where it is one. With
+    ``square`` rows and columns are those of the square view.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Writer:
         columns: tuple[Column, ...],
         layout: Layout,
         ndim: int,
+        square: bool,
         dtype: torch.dtype,
     ) -> None:
         self.graph = graph
@@ -113,11 +116,12 @@ class Writer:
         self.barrier = barrier
         self.columns = columns
         self.every = tuple(range(ndim))
+        self.square = square
         self.dtype = dtype
         self.block = layout.blockwise[0][1] if layout.blockwise else None
         self.values: dict[fx.Node, Value] = {}
         self.done = Statements()
-        if self.block and ndim > 1:
+        if self.block and (ndim > 1 or square):
             raise Unsupported("codes of rows")
         placeholders = [n for n in graph.module.graph.nodes if n.op == "placeholder"]
         self.inputs = dict(zip(placeholders, zip(graph.inputs, graph.axes, strict=True), strict=True))
@@ -148,6 +152,15 @@ class Writer:
         elif node.target is nearest:
             value = self.elements(node.args[0])
             self.put(node, f"rounded({value.text})", value)
+        elif node.target in (as_square, as_shaped):
+            value = self.elements(node.args[0])
+            self.values[node] = value._replace(axes=(ROWS, COLUMNS) if node.target is as_square else self.every)
+        elif node.target is unpack:
+            j = self.column(self.inputs[node.args[0]][0])
+            text = f"flags<part>(p{j} + r * ((unit + 7) / 8), o, rest)"
+            self.put(node, text, Value("", (ROWS, COLUMNS), ELEMENT), "truth")
+        elif node.target is pack:
+            pass  # where it is stored
         elif name == "getitem":
             self.item(node)
         elif name == "copy_":
@@ -321,6 +334,11 @@ class Writer:
         value = node.args[1]
         if isinstance(value, fx.Node) and _codec_of(value.args[0] if value.args else None):
             return  # stored with its block
+        if isinstance(value, fx.Node) and value.target is pack:
+            j, flags = self.column(self.inputs[node.args[0]][0]), self.read(value.args[0])
+            text = self.truth(flags, Value("", self.every, ELEMENT))
+            self.done.body.append((ELEMENT, f"set_flags<part>(p{j} + r * ((unit + 7) / 8), o, {text}, rest);"))
+            return
         found = self.read(value)
         j, axes = self.column(self.inputs[node.args[0]][0]), self.axes_of(node.args[0])
         to = self.level(axes)
@@ -374,11 +392,11 @@ class Writer:
         found = {axis for axis in axes if axis is not None}
         if not found:
             return NUMBER
-        if found == set(self.every):
+        if found in (set(self.every), {ROWS, COLUMNS}):
             return ELEMENT
-        if found == {0}:
+        if found == ({ROWS} if self.square else {0}):
             return ROW
-        if found == set(self.every[1:]):
+        if found == ({COLUMNS} if self.square else set(self.every[1:])):
             return COLUMN
         raise Unsupported(f"values along the axes {found}")
 

@@ -163,6 +163,24 @@ template <bool part> INLINE void store(bfloat16* p, V x, int rest) {
 }
 #endif
 
+// Bits, eight to a byte: of the lanes from the o-th of a row on.
+template <bool part> INLINE M flags(const uint8_t* row, int64_t o, int rest) {
+  uint32_t b = 0;
+  memcpy(&b, row + o / 8, ((part ? rest : W) + o % 8 + 7) / 8);
+  return (((TI)(b >> o % 8) - M{}) >> lanes() & 1) != 0;
+}
+template <bool part> INLINE void set_flags(uint8_t* row, int64_t o, M set, int rest) {
+#if defined(__AVX512DQ__) && !defined(DOUBLE)
+  uint32_t b = __builtin_ia32_cvtd2mask512(set);
+#else
+  uint32_t b = 0;
+  for (int k = 0; k < W; ++k) b |= (set[k] & 1) << k;
+#endif
+  if (part) b &= (1u << rest) - 1;
+  if (o % 8) b = b << 4 | row[o / 8];  // vectors of four: the second half of a byte
+  memcpy(row + o / 8, &b, ((part ? rest : W) + o % 8 + 7) / 8);
+}
+
 // What lies beyond the tensor counts for nothing.
 template <bool part> INLINE V within(V x, int rest, T other) { return part ? choose(lanes() < rest, x, up(other)) : x; }
 // Sums: of a few vectors in T, of those in double, lane by lane until the end.
