@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from thalweg.slots.outer import Lookahead, ScheduleFree
     from thalweg.slots.regularise import CPR, CoupledDecay, DecoupledDecay, FullyDecoupled, NormLoss, Stable
     from thalweg.slots.scale import ClipRMS, TrustRatio
+    from thalweg.slots.square import Square
     from thalweg.slots.warmup import Warmup
     from thalweg.techniques import list_techniques
 
@@ -325,7 +326,6 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "slots.compact": (
         "Cover",
         "Factored",
-        "Square",
     ),
     "slots.denominators": (
         "Atan2",
@@ -351,6 +351,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "ClipRMS",
         "TrustRatio",
     ),
+    "slots.square": ("Square",),
     "slots.warmup": ("Warmup",),
     "techniques": ("list_techniques",),
     "release": ("GradientRelease",),

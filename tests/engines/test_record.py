@@ -20,6 +20,7 @@ from thalweg.engine.record import Structure, barriers, layout, record
 from thalweg.hyper import flatten, join
 from thalweg.recipe import Recipe
 from thalweg.slots import L2, Average, Debiased, OverSqrt, Slot, mean
+from thalweg.square import square_shape
 
 #: Words per element and passes, counted by hand: what must be read (parameter, gradient, state) and written back.
 COUNTED: dict[str, tuple[int, int]] = {
@@ -50,13 +51,13 @@ COUNTED: dict[str, tuple[int, int]] = {
     "lars": (2 + 5, 2),  # both norms: p g ; then momentum's
     "larc": (2 + 5, 2),
     "adamcpr": (7, 1),  # Adam's, as long as kappa is not known
-    "adamw2": (1 + 3 + 7, 2),  # the singular values: p ; g m v ; then Adam's
+    "adamw2": (1 + 3 + 7, 3),  # the singular values: p ; g m v ; then Adam's
     "nsgda": (3 + 5, 2),  # the norm, with L2: p g m ; then momentum's
     "adafactor": (1 + 1 + 1 + 3, 4),  # rows and columns: g ; rms of u: g ; rms of p: p ; then p g | p
     "adafactor_torch": (1 + 1 + 1 + 3, 4),
-    "adafactor_bv": (7, 1),  # too small to factor here: p g v m | p v m
+    "adafactor_bv": (1 + 5, 2),  # rows and columns: g ; then momentum's
     "sm3": (1 + 5, 2),  # the covers: g ; then momentum's
-    "smmf": (3, 1),  # p g | p
+    "smmf": (1 + 1 + 3, 3),  # sums of v: g ; of m: g and a bit ; then p g | p and a bit
     "amos": (1 + 3, 2),  # the mean of g^2: g ; then p g | p
     "muon": (2 + 5, 2),  # the matrix: g b ; then p g b | p b
     # g, m and the step turned: g Q Q ; g m Q Q ; v Q Q ; products: g ; then p g m v L R | p m v L R
@@ -119,14 +120,14 @@ WITH_OPTIONS: list[tuple[str, dict[str, Any], int, int]] = [
     ("dog", {"outer": thalweg.PolynomialAverage()}, 3 + 5, 2),
     ("adamw", {"techniques": ["ema"]}, 9, 1),
     ("adafactor", {"factored": False}, 2 + 1 + 5, 3),  # rms of u: g v ; rms of p: p ; then p g v | p v
-    ("adafactor_bv", {"momentum": None}, 5, 1),
+    ("adafactor_bv", {"momentum": None}, 1 + 3, 2),
     ("sm3", {"momentum": 0}, 1 + 3, 2),
-    ("smmf", {"beta": None}, 3, 1),
+    ("smmf", {"beta": None}, 1 + 3, 2),
     ("amos", {"momentum": 0.9}, 1 + 5, 2),
     ("amos", {"slots": "full"}, 7, 1),  # p g v b | p v b
     ("adamw", {"techniques": ["factored"]}, 1 + 5, 2),  # rows and columns: g ; their mean: nothing ; then p g m | p m
     ("adamw", {"techniques": ["sm3"]}, 1 + 5, 2),
-    ("adamw", {"techniques": ["smmf"]}, 5, 1),
+    ("adamw", {"techniques": ["smmf"]}, 1 + 5, 2),
     ("adamw", {"outer": thalweg.ScheduleFree()}, 9, 1),
     ("adamw", {"outer": thalweg.Lookahead(5, 0.5)}, 7, 1),  # without a pull; with one it is 9
     ("adamw", {"outer": thalweg.Lookahead(2, 0.5)}, 9, 1),
@@ -246,8 +247,10 @@ def test_a_measuring_graph_changes_no_input(name: str) -> None:
                 shape = (max(len(numbers), 1),)
             elif kind == "answer":
                 over = found[rest[0]][rest[1]].over
-                shape = ((4,) if over == -1 else (5,)) if isinstance(over, int) else (1,)
-            inputs.append(torch.rand(shape) + 0.5)
+                rows, columns = square_shape((4, 5)) if recipe.squared else (4, 5)
+                shape = ((rows,) if over == -1 else (columns,)) if isinstance(over, int) else (1,)
+            dtype = specs[rest[1]].dtype if kind == "state" else None
+            inputs.append((torch.rand(shape) + 0.5).to(dtype or torch.float32))
         copies = [t.clone() for t in inputs]
         graph.module(*inputs)
         assert all(torch.equal(a, b) for a, b in zip(inputs, copies, strict=True))

@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 
 from lab.bench_optimizers import Plain, build
-from thalweg.engine import compiled
+from thalweg.engine import family
+from thalweg.engine.native import build as build_module
 from thalweg.lab import bench, bench_probes, bench_worker
 
 
@@ -145,7 +146,9 @@ def test_cache_state_follows_the_compilers_counters(
 ) -> None:
     import torch._dynamo.utils
 
-    monkeypatch.setattr(compiled, "graphs_compiled", 0)
+    monkeypatch.setattr(family, "compiled", 0)
+    monkeypatch.setattr(build_module, "found", 0)
+    monkeypatch.setattr(build_module, "made", 0)
     monkeypatch.setattr(torch._dynamo.utils, "counters", {"stats": {"unique_graphs": 0}} | counters)
     assert bench_probes.cache_state() == expected
 

@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 import thalweg
 from thalweg import CPR, CautiousDecay, CoupledDecay, DecoupledDecay, FullyDecoupled, NormLoss, Recipe, Stable
-from thalweg.engine import compiled
+from thalweg.engine import inductor
 from thalweg.recipes import ADAM, ADAMW, LAMB, SGD
 from thalweg.slots import Decoupled, DecoupledByStep, StableDecay
 from thalweg.slots.regularise import inflected, without_decay
@@ -28,7 +28,7 @@ GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "optimizers.json")
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels of two tensors compile faster than the library's own, and differ from them in length only."""
-    monkeypatch.setattr(compiled, "CHUNK", 2)
+    monkeypatch.setattr(inductor, "CHUNK", 2)
 
 
 def values(seed: int = 0) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from thalweg import (
     SoftClip,
     TrustRatio,
 )
-from thalweg.engine import compiled
+from thalweg.engine import inductor
 from thalweg.slots import L2, PlusDecay, UnitNorm
 from thalweg.slots.chain import Chain
 
@@ -40,7 +40,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels of two tensors compile faster than the library's own, and differ from them in length only."""
-    monkeypatch.setattr(compiled, "CHUNK", 2)
+    monkeypatch.setattr(inductor, "CHUNK", 2)
 
 
 def values(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:

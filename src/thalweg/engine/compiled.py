@@ -221,6 +221,7 @@ class _Run:
                 else:
                     for i in range(self.chunk.count):
                         self.inputs["answer", self.barrier, q, i] = next(outputs).to(compute)
+            del outputs  # matrices go before the next barrier's come
             self.barrier += 1
             if any(asked):
                 return asked

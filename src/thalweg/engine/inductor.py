@@ -208,7 +208,7 @@ def key(work: Work) -> Key | None:
     wide = param.device.type == "cpu"
     cut = pieces(rule.recipe, tuple(param.shape)) if shaped and wide else None
     matrix = rule.recipe.scope == "matrix"
-    shape = rule.recipe.alike(tuple(param.shape)) if shaped or matrix else (1,)
+    shape = rule.recipe.alike(tuple(param.shape)) if shaped else (1,) * (min(param.ndim, 2) if matrix else 1)
     structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, wide, cut, flat=matrix)
     smaller = [s.shape for s in work.state if s.shape != param.shape]
     lengths = [tuple(min(n, 2) for n in s) for s in (*([param.shape] if shaped else []), *smaller)]

@@ -30,6 +30,5 @@ def node(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """As ``node``, but only in graphs for our own C++; in others the nodes that the function makes."""
-    tracers = [argument.tracer for argument in arguments if isinstance(argument, fx.Proxy)]
-    whole = not tracers or getattr(tracers[0], "leaves", False)
-    return node(function, *arguments) if whole else function(*arguments)
+    tracer = next((argument.tracer for argument in arguments if isinstance(argument, fx.Proxy)), None)
+    return node(function, *arguments) if getattr(tracer, "leaves", False) else function(*arguments)

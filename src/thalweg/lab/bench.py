@@ -116,6 +116,8 @@ def in_fresh_process(request: dict[str, Any], cold: bool, timeout_s: float) -> d
         if cold:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="thalweg-cold-", ignore_cleanup_errors=True))
             environment |= {name: os.path.join(cache, name) for name in CACHES}
+            for name in CACHES:
+                os.mkdir(environment[name])
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "thalweg.lab.bench_worker"],

@@ -127,7 +127,7 @@ class AdamW2(Named):
         options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: exp_avg, exp_avg_sq, 8 bytes per parameter; ("power", k) adds two vectors of a number per row.
-    Memory: 2 passes, 11 words per element; singular values take most of the time, with ("power", k) k products.
+    Memory: 3 passes, 11 words per element; singular values take most of the time, with ("power", k) k products.
     The bound is the paper's; the value of tau, and decay by the bounded rate, are choices made here.
 
     Example:

@@ -394,7 +394,7 @@ class AdafactorBV(Named):
     Of equal axes the later ones are factored: (2, 3, 2, 2) is averaged over axis 1 and axis 3.
     State: exp_avg_sq_r and exp_avg_sq_c, 4*(r+c)/(r*c) bytes per parameter (not factored: exp_avg_sq, 4), and exp_avg,
     4; timm keeps the momentum in bfloat16, here it is float32.
-    Memory: 1 pass, 7 words per element, and where factored 2 passes, 6 words; it is not compiled.
+    Memory: 2 passes, 6 words per element where factored; elsewhere 1 pass, 7 words.
 
     Example:
         >>> import torch, thalweg

@@ -28,8 +28,7 @@ def expand(rows: Any, columns: Any) -> Any:
 
 def compress(matrix: Any) -> Generator[Any, Any, Any]:
     """Row sums, and column sums over their total: a matrix of rank one with the sums of a non-negative ``matrix``."""
-    rows, columns = yield total(matrix, COLUMNS), total(matrix, ROWS)
-    whole = yield total(rows, -1)
+    rows, columns, whole = yield total(matrix, COLUMNS), total(matrix, ROWS), total(matrix)
     return rows, columns / torch.where(whole > 0, whole, 1.0)
 
 
@@ -127,7 +126,7 @@ class SquareMomentum(Slot):
         if flat(shape, self.vectors):
             return {"exp_avg": State()}
         n, m = square_shape(shape)
-        signs = State(shape=(n, m), dtype=torch.bool, axes=(ROWS, COLUMNS))
+        signs = State(shape=(n * m,), dtype=torch.bool)
         if self.packed:
             signs = State(shape=(n, -(-m // 8)), dtype=torch.uint8, axes=(ROWS, None))
         rows, columns = State(shape=(n,), axes=(ROWS,)), State(shape=(m,), axes=(COLUMNS,))
@@ -143,11 +142,11 @@ class SquareMomentum(Slot):
         square = leaves.node(as_square, g)
         size = expand(x["exp_avg_row"], x["exp_avg_col"])
         signs = x["exp_avg_sign"]
-        up = leaves.node(unpack, signs, square) if self.packed else signs
+        up = leaves.node(unpack, signs, square) if self.packed else leaves.node(as_square, signs)
         m = mix(h.keep, torch.where(up, size, -size), h.gain, square)
         x["exp_avg_row"], x["exp_avg_col"] = yield from compress(m.abs())
         up = m > 0
-        x["exp_avg_sign"] = leaves.node(pack, up) if self.packed else up
+        x["exp_avg_sign"] = leaves.node(pack, up) if self.packed else up.flatten()
         return leaves.node(as_shaped, m, g)
 
     def equation(self, x: str = "g") -> str:

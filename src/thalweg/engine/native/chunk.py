@@ -98,7 +98,8 @@ def key(work: Work) -> Key | None:
     if (shaped and not param.is_contiguous()) or not all(_fits(work, *pair, shaped) for pair in _plain(work)):
         return None
     matrix = rule.recipe.scope == "matrix"
-    shape = (rule.recipe.alike(tuple(param.shape)) if shaped or matrix else ()) or (1,)
+    seen = rule.recipe.alike(tuple(param.shape)) if shaped else (1,) * min(param.ndim, 2) if matrix else ()
+    shape = seen or (1,)
     structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, native=True, flat=matrix)
     found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
     return found if _writable(found) else None
