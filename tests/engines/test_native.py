@@ -143,7 +143,7 @@ def _stepped(name: str, shape: tuple[int, ...], threads: int, engine: str = "com
 
 
 @pytest.mark.parametrize("state", ["float32", "int8", "int4", "bfloat16"])
-@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "sm3", "prodigy"])
+@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "sm3", "prodigy", "smmf"])
 def test_the_number_of_threads_changes_no_bit(name: str, state: str) -> None:
     """Several pieces, and a last one that is shorter."""
     shape = (700, 512)
@@ -152,7 +152,7 @@ def test_the_number_of_threads_changes_no_bit(name: str, state: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor"])
+@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "smmf"])
 @pytest.mark.parametrize("length", [*range(1, 36), 255, 257, 1023])
 def test_every_tail(name: str, length: int) -> None:
     """Vectors and rows of any length: no element is left out, and none beyond the end is touched."""
@@ -160,6 +160,19 @@ def test_every_tail(name: str, length: int) -> None:
         got, want = (_stepped(name, shape, 1, engine) for engine in ("compiled", "reference"))
         for a, b in zip(got, want, strict=True):
             torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(300, 257), (64, 64), (13,), (7, 9), (5, 3, 3)])
+def test_bits_of_the_square_view(shape: tuple[int, ...]) -> None:
+    """Rows begin at whole bytes, and what fills up their last byte is zero: the very bytes of the formula."""
+    found = []
+    for engine in ("reference", "compiled"):
+        p = Parameter(torch.zeros(shape))
+        opt = thalweg.SMMF([p], engine=engine)
+        p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        opt.step()
+        found.append(opt.state[p]["exp_avg_sign"])
+    assert torch.equal(*found)
 
 
 def test_nothing_beyond_a_tensor_is_written() -> None:

@@ -46,6 +46,7 @@ def run_step_benchmark(
     budget_s: float = 40.0,
     cold: bool = False,
     checks: bool = False,
+    beside: str | None = None,
     factory: Factory | None = None,
     timeout_s: float = 1200.0,
     progress: Callable[[str], None] | None = None,
@@ -53,7 +54,7 @@ def run_step_benchmark(
     """Measures the optimizers' step on a parameter set, one fresh process each, and returns a JSON-able result.
 
     ``repeats`` pairs of steps are timed per baseline: more where a step is very fast, fewer where ``budget_s`` runs
-    out. ``cold`` gives each process an empty compiler cache; ``checks`` adds the graph counts under churn and scaling.
+    out. ``beside`` is one more optimizer that every one is paired with. ``cold`` gives each process an empty compiler cache; ``checks`` adds the graph counts under churn and scaling.
     ``factory`` builds the optimizers in place of this library; it is imported in the child, so it must live at the top
     of a module. An optimizer that fails leaves a row with its ``error`` and does not end the run.
     """
@@ -67,6 +68,7 @@ def run_step_benchmark(
         "engine": engine,
         "device": device,
         "budget_s": budget_s,
+        "beside": beside,
     }
     rows = []
     for position, name in enumerate(names, start=1):
@@ -86,6 +88,7 @@ def run_step_benchmark(
         "engine": engine,
         "repeats": repeats,
         "budget_s": budget_s,
+        "beside": beside,
         "cold": cold,
         "provenance": provenance(threads, device),
         "rows": rows,
@@ -169,7 +172,10 @@ def _cpu_model() -> str:
 def render(result: dict[str, Any]) -> Group:
     """The result as a table, fastest first, with the provenance and the meaning of the columns under it."""
     has_loop = any("vs_loop" in row for row in result["rows"])
+    beside = result.get("beside")
     headings = {"optimizer": "", "step": "ms", "÷ fused AdamW": "median (q1–q3)"}
+    if beside is not None:
+        headings |= {"÷ beside": "median (q1–q3)"}
     if has_loop:  # overhead, not memory traffic, decides on a set this small, so the bandwidth columns give way
         headings |= {"÷ foreach=False": "median (q1–q3)", "words": "/elem"}
     else:
@@ -216,6 +222,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "step": number(step, 3 if step < 10 else 1 if step < 1000 else 0),
         "÷ fused AdamW": spread(row["vs_fused"]),
         "÷ foreach=False": spread(row.get("vs_loop")),
+        "÷ beside": spread(row.get("vs_beside")),
         "÷ words": ratio(None if relative is None else relative["median"]),
         "words": number(row["words_per_element"]),
         "moved": number(None if rate is None else rate / 1e9),
@@ -248,9 +255,11 @@ def _footnote(result: dict[str, Any], has_loop: bool) -> str:
     source = result["provenance"]
     baseline = "AdamW(fused=True)" + (" and AdamW(foreach=False)" if has_loop else "")
     words = "" if has_loop else "÷ words: ÷ fused AdamW over words/7, 1 is the same memory bandwidth. "
+    beside = result.get("beside")
+    other = "" if beside is None else f"÷ beside: paired in the same way with {beside}. "
     where = source["gpu"] or f"{source['cpu']}, {source['threads']} threads of {source['cores']} cores"
     return (
-        f"\n÷: paired step by step with torch.optim.{baseline} on the same gradients. {words}"
+        f"\n÷: paired step by step with torch.optim.{baseline} on the same gradients. {words}{other}"
         "words: float32 words read and written per element, as declared. "
         "extra: peak memory of a step beyond parameters, gradients and state.\n"
         f"{where}; torch {source['torch']}, thalweg {source['thalweg']}, engine {result['engine']}, {source['date']}\n"

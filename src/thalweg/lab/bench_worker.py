@@ -159,10 +159,12 @@ def measure(
     budget_s: float = 40.0,
     device: str = "cpu",
     loop_baseline: bool = False,
+    beside: str | None = None,
 ) -> dict[str, Any]:
     """One optimizer's row: its first step, then its steps paired with fused AdamW's, and what it holds and moves.
 
-    ``loop_baseline`` pairs it with ``AdamW(foreach=False)`` as well, the fastest of torch's on a few small tensors.
+    ``loop_baseline`` pairs it with ``AdamW(foreach=False)`` as well, the fastest of torch's on a few small tensors;
+    ``beside`` with another contender from the same factory.
     """
     named = make_parameters(shapes, device)
     elements = sum(param.numel() for _, param in named)
@@ -179,11 +181,16 @@ def measure(
         if time.perf_counter() > warm_until:
             break
 
-    baselines: dict[str, dict[str, Any]] = {"fused": {"fused": True}}
+    baselines: dict[str, Callable[[list[Parameter]], Optimizer]] = {
+        "fused": lambda params: torch.optim.AdamW(params, fused=True)
+    }
     if loop_baseline:
-        baselines["loop"] = {"foreach": False}
-    for label, choice in baselines.items():
-        baseline = torch.optim.AdamW(sharing_gradients(named), **choice)
+        baselines["loop"] = lambda params: torch.optim.AdamW(params, foreach=False)
+    if beside is not None:
+        other, labels = beside, [label for label, _ in named]
+        baselines["beside"] = lambda params: factory(other, list(zip(labels, params, strict=True)))
+    for label, build in baselines.items():
+        baseline = build(sharing_gradients(named))
         baseline_step = stepper(baseline, device)
         for _ in range(2):
             baseline_step()
@@ -238,6 +245,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         request["budget_s"],
         request["device"],
         loop_baseline=request["set"] == "tiny",
+        beside=request.get("beside"),
     )
 
 

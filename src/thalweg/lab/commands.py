@@ -150,6 +150,9 @@ def bench_step(
     checks: Annotated[
         bool, typer.Option("--checks", help="Also count graphs when numbers change, gradients miss, tensors multiply.")
     ] = False,
+    beside: Annotated[
+        str | None, typer.Option(help="One more optimizer of ours to pair every one with: adamw beside adamw:state=int8.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the optimizer step beside torch's fused AdamW, in the same run."""
@@ -159,13 +162,21 @@ def bench_step(
     from thalweg.lab.parameter_sets import PARAMETER_SETS
 
     names = thalweg.list_optimizers() if optimizers == "all" else split_list(optimizers)
-    parse_contenders(names)  # a mistake is better told now than by every process
+    parse_contenders([*names, *([beside] if beside else [])])  # a mistake is better told now than by every process
     if set_name not in PARAMETER_SETS:
         raise unknown("parameter set", set_name, PARAMETER_SETS)
     console = Console(stderr=True)
     with console.status("starting") as status:
         result = run_step_benchmark(
-            names, set_name, repeats, threads, engine, cold=cold, checks=checks, progress=status.update
+            names,
+            set_name,
+            repeats,
+            threads,
+            engine,
+            cold=cold,
+            checks=checks,
+            beside=beside,
+            progress=status.update,
         )
     if as_json:
         print(json.dumps(result, indent=2))

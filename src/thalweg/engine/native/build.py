@@ -35,10 +35,14 @@ def compiler() -> str | None:
 
 def folder() -> Path:
     """Where compiled kernels are kept: ``$THALWEG_CACHE_DIR``, or ``thalweg`` in the user's cache."""
-    given = os.environ.get("THALWEG_CACHE_DIR")
-    if given:
+    if given := os.environ.get("THALWEG_CACHE_DIR"):
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thalweg"
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "thalweg"
+    try:
+        return Path.home() / ".cache" / "thalweg"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / f"thalweg-{os.getuid()}"
 
 
 @cache
@@ -86,12 +90,12 @@ def load(source: str) -> Callable[..., Any]:
             found += 1
             return function
     made += 1
-    if not own:
-        with tempfile.TemporaryDirectory() as place:  # loaded code stays when its file goes
-            return _loaded(_compile(source, Path(place) / target.name))
-    with tempfile.TemporaryDirectory(dir=kept) as place:
+    with tempfile.TemporaryDirectory(dir=kept if own else None) as place:
+        compiled = _compile(source, Path(place) / target.name)
+        if not own:
+            return _loaded(compiled)  # loaded code stays when its file goes
         # Renamed when complete, so that processes which share the folder never see half a file.
-        os.replace(_compile(source, Path(place) / target.name), target)
+        os.replace(compiled, target)
     return _loaded(target)
 
 

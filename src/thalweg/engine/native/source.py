@@ -354,8 +354,7 @@ class Writer:
             self.done.last_columns.append(f"store<part>(p{j} + o, {text}, rest);")
         else:
             self.done.last.append(f"*p{j} = {text};")
-        if to != ELEMENT and self.columns[j].dtype != self.dtype:
-            raise Unsupported(f"rows, columns or numbers in {self.columns[j].dtype}")
+        self.check(j, to)
 
     # Codes.
 
@@ -449,10 +448,18 @@ class Writer:
             else:
                 level = self.level(axes)
                 j = self.column(key)
+                self.check(j, level)
                 self.done.read |= {j} if level == ELEMENT else set()
                 place = {NUMBER: f"T(*p{j})", ROW: f"T(p{j}[r])", COLUMN: f"load<part>(p{j} + o, rest)"}
                 self.put(argument, place.get(level, f"load<part>(p{j} + i, rest)"), Value("", axes, level), first=True)
         return self.values[argument]
+
+    def check(self, j: int, level: int) -> None:
+        """Whether there is code to read and store a tensor's numbers: half precision is known element by element."""
+        dtype = self.columns[j].dtype
+        half = dtype == torch.bfloat16 and level == ELEMENT and self.dtype == torch.float32
+        if dtype != self.dtype and not half:
+            raise Unsupported(f"{dtype} beside {self.dtype}")
 
     def number(self, value: Value, like: Value) -> str:
         """The text of a value of floats, as a vector where ``like`` is one."""

@@ -124,26 +124,9 @@ template <bool part> INLINE V load(const T* p, int rest) {
   if (AHEAD && !part) __builtin_prefetch(p + AHEAD);
   return raw<part>(p, rest);
 }
-#ifdef DOUBLE
-template <bool part> INLINE V load(const bfloat16* p, int rest) {
-  auto x = raw<part>((const uint16_t*)p, rest);
-  typedef typename Like<float>::type Floats;
-  return __builtin_convertvector((Floats)(__builtin_convertvector(x, typename Like<uint32_t>::type) << 16), V);
-}
-#else
+#ifndef DOUBLE
 template <bool part> INLINE V load(const bfloat16* p, int rest) {
   return (V)(widened(raw<part>((const uint16_t*)p, rest)) << 16);
-}
-#endif
-#ifdef DOUBLE
-template <bool part> INLINE V load(const float* p, int rest) {
-  auto x = raw<part>(p, rest);
-  return __builtin_convertvector(x, V);
-}
-#else
-template <bool part> INLINE V load(const double* p, int rest) {
-  auto x = raw<part>(p, rest);
-  return __builtin_convertvector(x, V);
 }
 #endif
 template <bool part> INLINE void store(T* p, V x, int rest) { give<part>(p, (const T*)&x, rest); }
