@@ -54,7 +54,8 @@ def run_step_benchmark(
     """Measures the optimizers' step on a parameter set, one fresh process each, and returns a JSON-able result.
 
     ``repeats`` pairs of steps are timed per baseline: more where a step is very fast, fewer where ``budget_s`` runs
-    out. ``beside`` is one more optimizer that every one is paired with. ``cold`` gives each process an empty compiler cache; ``checks`` adds the graph counts under churn and scaling.
+    out. ``beside`` is one more optimizer that every one is paired with. ``cold`` gives each process an empty compiler
+    cache; ``checks`` adds the graph counts under churn and scaling.
     ``factory`` builds the optimizers in place of this library; it is imported in the child, so it must live at the top
     of a module. An optimizer that fails leaves a row with its ``error`` and does not end the run.
     """

@@ -150,9 +150,7 @@ def bench_step(
     checks: Annotated[
         bool, typer.Option("--checks", help="Also count graphs when numbers change, gradients miss, tensors multiply.")
     ] = False,
-    beside: Annotated[
-        str | None, typer.Option(help="One more optimizer of ours to pair every one with: adamw beside adamw:state=int8.")
-    ] = None,
+    beside: Annotated[str | None, typer.Option(help="One more optimizer of ours to pair every one with.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the optimizer step beside torch's fused AdamW, in the same run."""

@@ -160,7 +160,7 @@ template <bool part> INLINE void set_flags(uint8_t* row, int64_t o, M set, int r
   for (int k = 0; k < W; ++k) b |= (set[k] & 1) << k;
 #endif
   if (part) b &= (1u << rest) - 1;
-  if (o % 8) b = b << 4 | row[o / 8];  // vectors of four: the second half of a byte
+  if (W == 4) b = o % 8 ? b << 4 | (row[o / 8] & 15) : b | (row[o / 8] & 240);  // half a byte; the other half stays
   memcpy(row + o / 8, &b, ((part ? rest : W) + o % 8 + 7) / 8);
 }
 
