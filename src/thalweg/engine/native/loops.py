@@ -40,7 +40,7 @@ class Source:
 
     ``answers`` are those it reads, an array of each. ``asked`` says of each request how it is answered: by a "sum" for
     each tensor in one vector, by one "each", by a "row" or "column" for each tensor, or by a "matrix". There are
-    ``sums`` vectors and ``column_sums`` sums by columns.
+    ``sums`` sums that are one number for each tensor.
     """
 
     text: str
