@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,16 @@ def test_a_folder_that_cannot_be_used_is_done_without(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert _process(blocked / "below")[:2] == ["0", "2"]
+
+
+def test_the_package_holds_its_headers() -> None:
+    """What is installed from a wheel must not lack what only a checkout has."""
+    folder = Path(native.__file__).parent
+    patterns = tomllib.loads((SRC.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "thalweg"
+    ]
+    packed = {path for pattern in patterns for path in (SRC / "thalweg").glob(pattern)}
+    assert {path for path in folder.iterdir() if path.suffix == ".hpp"} <= packed
 
 
 def test_a_source_that_does_not_compile_says_why() -> None:

@@ -146,11 +146,7 @@ class Chunk:
             joined.load([works[w].grad for w in members])
         inputs: dict[tuple[Any, ...], Tensor] = {}
         for i, w, strides, numel in self.single:
-            grad = works[w].grad
-            if grad.stride() != strides:
-                ordered = torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device)
-                grad = ordered.copy_(grad)
-            inputs["grad", i] = self.alias(grad, numel)
+            inputs["grad", i] = self.alias(works[w].grad_laid(strides), numel)
         return inputs
 
     def template(self, barrier: int | None) -> tuple[list[Any], list[tuple[int, tuple[Any, ...]]]]:

@@ -72,6 +72,13 @@ class Work:
         compute = self.compute_dtype
         return None if self.param.dtype == compute and self.grad.dtype == compute else compute
 
+    def grad_laid(self, strides: tuple[int, ...]) -> Tensor:
+        """The gradient with these strides, copied where it has others."""
+        if self.grad.stride() == strides:
+            return self.grad
+        ordered = torch.empty_strided(self.grad.shape, strides, dtype=self.grad.dtype, device=self.grad.device)
+        return ordered.copy_(self.grad)
+
     @property
     def form(self) -> tuple[int, ...]:
         """The part of the shape the recipe can see: nothing, the axes as far as it chooses by them, or all."""

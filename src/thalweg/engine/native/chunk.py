@@ -15,7 +15,7 @@ from thalweg.engine import family, functions
 from thalweg.engine.family import Key, NotCompiled
 from thalweg.engine.native import build
 from thalweg.engine.native.loops import Source, write
-from thalweg.engine.native.source import TYPES, Column, Unsupported
+from thalweg.engine.native.source import TYPES, Column, Unsupported, Writer
 from thalweg.engine.record import WHOLE, Structure, record
 from thalweg.engine.work import Work
 from thalweg.square import square_shape
@@ -68,7 +68,8 @@ def source(key: Key, barrier: int | None) -> Source:
     layout = key.structure.layout
     kinds = [] if barrier is None else family.barriers(key)[barrier]
     row = len(key.places) + layout.seeded
-    return write(graph, kinds, barrier, _columns(key), layout, key.structure.ndim, key.recipe.squared, row, compute)
+    square = key.recipe.squared
+    return write(Writer(graph, kinds, barrier, _columns(key), layout, key.structure.ndim, square, compute), row)
 
 
 @cache
@@ -160,10 +161,8 @@ class Chunk:
         """Point at this step's gradients; those in another layout than their parameters are copied."""
         at = 1
         for i, strides in zip(self.members, self.strides, strict=True):
-            grad = works[i].grad
-            if grad.stride() != strides:
-                ordered = torch.empty_strided(grad.shape, strides, dtype=grad.dtype)
-                grad = ordered.copy_(grad)
+            grad = works[i].grad_laid(strides)
+            if grad is not works[i].grad:
                 self.held.append(grad)
             self.pointers[at] = grad.data_ptr()
             at += self.width

@@ -22,7 +22,6 @@ from thalweg.engine.native.source import (
     encoded,
     padded,
 )
-from thalweg.engine.record import Graph, Kind
 
 #: Elements that a thread takes at a time.
 TASK = 1 << 17
@@ -49,29 +48,20 @@ class Source:
     sums: int
 
 
-def write(
-    graph: Graph,
-    kinds: Sequence[Kind],
-    barrier: int | None,
-    columns: tuple[Column, ...],
-    layout: Layout,
-    ndim: int,
-    square: bool,
-    row: int,
-    dtype: torch.dtype,
-) -> Source:
-    """The C++ of a graph that was recorded for one tensor, up to a barrier or to its end; see ``Writer``.
+def write(writer: Writer, row: int) -> Source:
+    """The C++ of a writer's graph; ``row`` is how many numbers a parameter has.
 
-    ``row`` is how many numbers a parameter has. Raises ``Unsupported`` where there is no C++ for something.
+    Raises ``Unsupported`` where there is no C++ for something.
     """
-    done = Writer(graph, kinds, barrier, columns, layout, ndim, square, dtype).write()
-    double = dtype == torch.float64
+    done = writer.write()
+    columns, layout = writer.columns, writer.layout
+    double = writer.dtype == torch.float64
     block = layout.blockwise[0][1] if layout.blockwise else None
     loop = (
         _over_blocks(done, columns, layout)
         if block
         else _over_rows(done)
-        if square or ndim > 1
+        if writer.square or len(writer.every) > 1
         else _over_elements(done)
     )
     constants = {"TASK": TASK, "COLUMNS": len(columns), "NUMBERS": row}
@@ -80,7 +70,7 @@ def write(
     where = "int64_t tensor, int64_t unit, void* const* at, const T* h, const T* const* answers"
     lines = [
         "typedef double T;\n#define DOUBLE" if double else "typedef float T;",
-        f"constexpr int AHEAD = {AHEAD if kinds and len(done.read) == 1 else 0};",
+        f"constexpr int AHEAD = {AHEAD if writer.kinds and len(done.read) == 1 else 0};",
         _header("vectors.hpp"),
         *([] if double else [_header("codes.hpp")]),
         *[f"constexpr int64_t {name} = {value};" for name, value in constants.items()],

@@ -118,10 +118,10 @@ class Writer:
         self.every = tuple(range(ndim))
         self.square = square
         self.dtype = dtype
-        self.block = layout.blockwise[0][1] if layout.blockwise else None
+        self.layout = layout
         self.values: dict[fx.Node, Value] = {}
         self.done = Statements()
-        if self.block and (ndim > 1 or square):
+        if layout.blockwise and (ndim > 1 or square):
             raise Unsupported("codes of rows")
         placeholders = [n for n in graph.module.graph.nodes if n.op == "placeholder"]
         self.inputs = dict(zip(placeholders, zip(graph.inputs, graph.axes, strict=True), strict=True))
