@@ -262,14 +262,14 @@ def test_a_folder_that_cannot_be_used_is_done_without(tmp_path: Path) -> None:
     assert _process(blocked / "below")[:2] == ["0", "2"]
 
 
-def test_the_package_holds_its_headers() -> None:
+def test_the_package_holds_its_sources() -> None:
     """What is installed from a wheel must not lack what only a checkout has."""
     folder = Path(native.__file__).parent
     patterns = tomllib.loads((SRC.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
         "thalweg"
     ]
     packed = {path for pattern in patterns for path in (SRC / "thalweg").glob(pattern)}
-    assert {path for path in folder.iterdir() if path.suffix == ".hpp"} <= packed
+    assert {path for path in folder.iterdir() if path.suffix in (".cpp", ".hpp")} <= packed
 
 
 def test_a_source_that_does_not_compile_says_why() -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from thalweg.engine import scratch
 from thalweg.engine.work import Work, reduce_model
 from thalweg.slots.base import Slot
 
@@ -41,6 +42,13 @@ class Part(Protocol):
 
 def run(parts: Iterable[Part]) -> None:
     """Take the step of every part. A part that shares nothing is done before the next one is made."""
+    try:
+        _run(parts)
+    finally:
+        scratch.clear()
+
+
+def _run(parts: Iterable[Part]) -> None:
     coupled: dict[Any, list[Part]] = {}
     for part in parts:
         key = part.works[0].rule.together

@@ -7,6 +7,8 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from thalweg.engine import scratch
+
 #: Coefficients (a, b, c) of successive iterations X <- a*X + (b*A + c*A*A)*X with A = X*X^T; the last one repeats.
 Coefficients = tuple[tuple[float, float, float], ...]
 
@@ -80,13 +82,17 @@ def gram_newton_schulz(
         x = torch.stack(each) if len(each) > 1 else each[0][None]
     else:
         x = _iterate(x, steps, coefficients)
-    return x.to(stack.dtype)
+    return x if x.dtype == stack.dtype else _like(stack, stack.dtype).copy_(x)
 
 
 def _normalised(stack: Tensor, eps: float, safety: float, dtype: torch.dtype) -> Tensor:
     # Two sums in turn: one over a whole matrix in float32 is off by 4e-5 for a million elements.
     norm = torch.linalg.vector_norm(torch.linalg.vector_norm(stack, dim=-1, keepdim=True), dim=-2, keepdim=True)
-    return torch.div(stack, norm * safety + eps, out=torch.empty_like(stack, dtype=dtype))
+    return torch.div(stack, norm * safety + eps, out=_like(stack, dtype))
+
+
+def _like(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return scratch.empty(tuple(x.shape), dtype, x.device)
 
 
 def _each(coefficients: Coefficients, steps: int) -> Coefficients:
@@ -128,10 +134,12 @@ def _iterate(x: Tensor, steps: int, coefficients: Coefficients) -> Tensor:
         a, b, c = run[-1]
         q = _symmetric(gram, gram, gram, b, c)
         if p is None:
-            x = add_product(x, x, q, beta=a) if tall else add_product(x, q, x, beta=a)
+            pair = (x, q) if tall else (q, x)
+            x = add_product(x, *pair, beta=a, out=_like(x, x.dtype))
         else:
             p = _symmetric(q, p, p, a)
-            x = x @ p if tall else p @ x
+            pair = (x, p) if tall else (p, x)
+            x = torch.matmul(*pair, out=_like(x, x.dtype))
     return x
 
 
@@ -147,6 +155,8 @@ def _symmetric(x: Tensor, y: Tensor, z: Tensor | None = None, beta: float = 0.0,
     n = x.shape[-2]
     if x.ndim == 3:
         return torch.bmm(x, y) if z is None else torch.baddbmm(z, x, y, beta=beta, alpha=alpha)
+    from thalweg.engine.native.mirror import mirror
+
     out = x.new_empty(n, n)
     size = ceil(n / BLOCK_ROWS)
     for i in range(0, n, size):
@@ -155,8 +165,7 @@ def _symmetric(x: Tensor, y: Tensor, z: Tensor | None = None, beta: float = 0.0,
             torch.mm(x[rows], y[:, rest], out=out[rows, rest])
         else:
             torch.addmm(z[rows, rest], x[rows], y[:, rest], beta=beta, alpha=alpha, out=out[rows, rest])
-        out[rows, :i] = out[:i, rows].mT
-    return out
+    return mirror(out)
 
 
 def polar_factor(stack: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import family, functions
+from thalweg.engine import family, functions, scratch
 from thalweg.engine.family import Key, NotCompiled
 from thalweg.engine.native import build
 from thalweg.engine.native.loops import Source, write
@@ -187,7 +187,7 @@ class Chunk:
             else:
                 lengths: dict[str, Iterable[int]] = {"row": self.rows, "column": self.units, "matrix": self.sizes}
                 for t, length in enumerate(lengths[what]):
-                    asked.append(torch.empty(length, dtype=self.compute))
+                    asked.append(scratch.empty((length,), self.compute, sums.device))
                     self.point(t, ("value", barrier, q), asked[-1])
         numbers = inputs["scalars",].data_ptr()
         found(self.count, self.sizes, self.units, self.pointers, numbers, answers, sums.data_ptr())
