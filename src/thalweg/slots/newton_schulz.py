@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 import torch
 from torch import Tensor
 
 from thalweg.engine import scratch
+from thalweg.slots.symmetric import BLOCKED, symmetric
 
 #: Coefficients (a, b, c) of successive iterations X <- a*X + (b*A + c*A*A)*X with A = X*X^T; the last one repeats.
 Coefficients = tuple[tuple[float, float, float], ...]
@@ -44,8 +43,6 @@ OBLONG = 1.5
 #: How far rounding of a Gram matrix may grow in iterations that share it: from the first one on, and from a later one,
 #: where the matrix is larger beside its small eigenvalues. Measured: docs/benchmarks.md.
 GROWTH = (150.0, 50.0)
-#: The shorter side from which symmetric products are taken in blocks on a CPU, and how many rows of blocks.
-BLOCKED, BLOCK_ROWS = 512, 4
 
 
 def newton_schulz(
@@ -124,20 +121,20 @@ def _iterate(x: Tensor, steps: int, coefficients: Coefficients) -> Tensor:
     tall = rows > columns
     add_product = torch.addmm if x.ndim == 2 else torch.baddbmm
     for run in runs(_each(coefficients, steps), max(rows, columns) >= OBLONG * min(rows, columns)):
-        gram = _symmetric(x.mT, x) if tall else _symmetric(x, x.mT)
+        gram = symmetric(x.mT, x) if tall else symmetric(x, x.mT)
         p = None
         for a, b, c in run[:-1]:
-            q = _symmetric(gram, gram, gram, b, c)
-            half = _symmetric(q, gram, gram, a)
-            p = _plus(q, a) if p is None else _symmetric(q, p, p, a)
-            gram = _symmetric(half, q, half, a)
+            q = symmetric(gram, gram, gram, b, c)
+            half = symmetric(q, gram, gram, a)
+            p = _plus(q, a) if p is None else symmetric(q, p, p, a)
+            gram = symmetric(half, q, half, a)
         a, b, c = run[-1]
-        q = _symmetric(gram, gram, gram, b, c)
+        q = symmetric(gram, gram, gram, b, c)
         if p is None:
             pair = (x, q) if tall else (q, x)
             x = add_product(x, *pair, beta=a, out=_like(x, x.dtype))
         else:
-            p = _symmetric(q, p, p, a)
+            p = symmetric(q, p, p, a)
             pair = (x, p) if tall else (p, x)
             x = torch.matmul(*pair, out=_like(x, x.dtype))
     return x
@@ -148,24 +145,6 @@ def _plus(q: Tensor, a: float) -> Tensor:
     q = q.clone()
     q.diagonal(dim1=-2, dim2=-1).add_(a)
     return q
-
-
-def _symmetric(x: Tensor, y: Tensor, z: Tensor | None = None, beta: float = 0.0, alpha: float = 1.0) -> Tensor:
-    """``beta*z + alpha*x@y`` where that is symmetric: of large matrices on a CPU, blocks from the diagonal on."""
-    n = x.shape[-2]
-    if x.ndim == 3:
-        return torch.bmm(x, y) if z is None else torch.baddbmm(z, x, y, beta=beta, alpha=alpha)
-    from thalweg.engine.native.mirror import mirror
-
-    out = x.new_empty(n, n)
-    size = ceil(n / BLOCK_ROWS)
-    for i in range(0, n, size):
-        rows, rest = slice(i, i + size), slice(i, None)
-        if z is None:
-            torch.mm(x[rows], y[:, rest], out=out[rows, rest])
-        else:
-            torch.addmm(z[rows, rest], x[rows], y[:, rest], beta=beta, alpha=alpha, out=out[rows, rest])
-    return mirror(out)
 
 
 def polar_factor(stack: Tensor) -> Tensor:

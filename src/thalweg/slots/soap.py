@@ -12,9 +12,9 @@ from torch import Tensor
 
 from thalweg import flows
 from thalweg.hyper import Hyper
-from thalweg.ops import mix
 from thalweg.slots.base import Request, Slot, State, matrices, mean
 from thalweg.slots.decay import Decoupled
+from thalweg.slots.symmetric import BLOCKED, symmetric
 
 
 def turn(stack: Tensor, *bases: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], back: bool) -> Tensor:
@@ -27,29 +27,57 @@ def turn(stack: Tensor, *bases: Tensor, shape: tuple[int, ...], axes: tuple[int,
     return turned.reshape(stack.shape)
 
 
-def gram(stack: Tensor, *, shape: tuple[int, ...], axis: int) -> Tensor:
-    """The products of a tensor's slices along one axis, with each other: for a matrix G G^T or G^T G."""
-    rows = stack.reshape(stack.shape[0], *shape).movedim(axis + 1, 1).reshape(stack.shape[0], shape[axis], -1)
-    return rows @ rows.mT
+def slices(stack: Tensor, shape: tuple[int, ...], axis: int) -> Tensor:
+    """A tensor's slices along one axis as the rows of a matrix, for a stack ``(batch, *shape)``."""
+    return stack.reshape(stack.shape[0], *shape).movedim(axis + 1, 1).reshape(stack.shape[0], shape[axis], -1)
 
 
-def eigenvectors(stack: Tensor) -> Tensor:
+def averaged(
+    grams: Tensor, stack: Tensor, keep: float, gain: float, *, shape: tuple[int, ...], axis: int, product: Any
+) -> Tensor:
+    """The average of the products of a tensor's slices with each other: for a matrix of G G^T or G^T G."""
+    rows = slices(stack, shape, axis)
+    return product(rows, rows.mT, grams, keep, gain)
+
+
+def whole(x: Tensor, y: Tensor, z: Tensor, beta: float, alpha: float) -> Tensor:
+    """``beta*z + alpha*x@y``, all of it."""
+    return torch.baddbmm(z, x, y, beta=beta, alpha=alpha)
+
+
+def eigenvectors(grams: Tensor) -> Tensor:
     """Orthonormal eigenvectors of symmetric matrices as columns, that of the largest eigenvalue first.
 
     What is not finite is left to show in the gradients that are turned, rather than refused here.
     """
-    return torch.linalg.eigh(stack.nan_to_num())[1].flip(-1)
+    return torch.linalg.eigh(grams.nan_to_num())[1].flip(-1)
 
 
-def descending(stack: Tensor, bases: Tensor) -> Tensor:
-    """The order of basis vectors by the eigenvalues that they stand for, the largest first."""
-    return ((stack @ bases) * bases).sum(-2).argsort(dim=-1, descending=True)
+def first_basis(grams: Tensor, stack: Tensor, *, shape: tuple[int, ...], axis: int) -> Tensor:
+    """The eigenvectors of the first gradient's products alone.
+
+    They are found in the span of the slices where that is a small part of a large space: the vectors beyond it belong
+    to the eigenvalue zero and are arbitrary.
+    """
+    rows = slices(stack, shape, axis)
+    n, rank = rows.shape[-2:]
+    if n < BLOCKED or 2 * rank > n:
+        return eigenvectors(grams)
+    basis, upper = torch.linalg.qr(rows.nan_to_num(), mode="complete")
+    upper = upper[..., :rank, :]
+    basis[..., :rank] = basis[..., :rank] @ eigenvectors(upper @ upper.mT)
+    return basis
 
 
-def refined(stack: Tensor, bases: Tensor, order: Tensor) -> Tensor:
-    """One power iteration, made orthonormal again, from the basis vectors in that order."""
-    ordered = bases.gather(-1, order.unsqueeze(-2).expand_as(bases))
-    return torch.linalg.qr((stack @ ordered).nan_to_num())[0]
+def descending(turned: Tensor, bases: Tensor) -> Tensor:
+    """The order of basis vectors by the eigenvalues that they stand for, the largest first, from the products GG Q."""
+    return (turned * bases).sum(-2).argsort(dim=-1, descending=True)
+
+
+def orthonormal(turned: Tensor, order: Tensor) -> Tensor:
+    """The products GG Q, in that order, made orthonormal: one power iteration."""
+    ordered = turned.gather(-1, order.unsqueeze(-2).expand_as(turned))
+    return torch.linalg.qr(ordered.nan_to_num())[0]
 
 
 def reordered(stack: Tensor, *orders: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
@@ -141,15 +169,16 @@ class Eigenbasis(Slot):
         if way in ("in", "out"):
             bases = [x[f"Q_{i}"] for i in axes]
             return (yield self._matrices(turn, x, value, *bases, axes=axes, back=way == "out"))
-        grams = yield tuple(self._matrices(gram, x, value, axis=i) for i in axes)
-        for i, g in zip(axes, grams, strict=True):
-            x[f"GG_{i}"] = mix(h.keep, x[f"GG_{i}"], h.gain, g)
+        grams = yield tuple(self._average(x, value, i, h) for i in axes)
+        for i, found in zip(axes, grams, strict=True):
+            x[f"GG_{i}"] = found
         if way == "start":
-            bases = yield tuple(matrices(eigenvectors, x[f"GG_{i}"]) for i in axes)
+            bases = yield tuple(self._matrices(first_basis, x, x[f"GG_{i}"], value, axis=i) for i in axes)
         elif h.refresh:
-            pairs = [(x[f"GG_{i}"], x[f"Q_{i}"]) for i in axes]
-            orders = yield tuple(matrices(descending, *pair) for pair in pairs)
-            bases = yield tuple(matrices(refined, *p, o) for p, o in zip(pairs, orders, strict=True))
+            old = [x[f"Q_{i}"] for i in axes]
+            turned = yield tuple(matrices(torch.matmul, *pair) for pair in zip(grams, old, strict=True))
+            orders = yield tuple(matrices(descending, *pair) for pair in zip(turned, old, strict=True))
+            bases = yield tuple(matrices(orthonormal, *pair) for pair in zip(turned, orders, strict=True))
             for role in roles:
                 x[role] = yield self._matrices(reordered, x, x[role], *orders, axes=axes)
         else:
@@ -157,6 +186,11 @@ class Eigenbasis(Slot):
         for i, basis in zip(axes, bases, strict=True):
             x[f"Q_{i}"] = basis
         return value
+
+    def _average(self, x: Any, value: Any, axis: int, h: Any) -> Request:
+        form = partial(averaged, shape=self.folded(x.shape), axis=axis)
+        published, fast = (partial(form, product=product) for product in (whole, symmetric))
+        return matrices(published, x[f"GG_{axis}"], value, fast=fast, given=(h.keep, h.gain))
 
     def _matrices(self, function: Any, x: Any, *values: Any, **given: Any) -> Request:
         return matrices(partial(function, shape=self.folded(x.shape), **given), *values)
