@@ -88,6 +88,18 @@ def test_an_extremum_with_a_nan_is_one(name: str) -> None:
     torch.testing.assert_close(got, getattr(torch, name)(a, b).reshape(-1), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("by", [3.0, -0.7, 1e-45, 1e-40, 1.2e-38, -1e-37, 7e37, 3e38, 0.0, math.inf, math.nan])
+def test_division_by_a_number(by: float, dtype: torch.dtype) -> None:
+    """To two units in the last place, however near the number is to the ends of the range."""
+    x = torch.cat([torch.tensor(EDGES), torch.randn(100) * 10, torch.randn(100) * 1e-40]).to(dtype)
+    divisor = float(torch.tensor(by, dtype=dtype))
+    text = {"inf": "INFINITY", "nan": "NAN"}.get(str(divisor), repr(divisor))
+    got, _ = _over(f"const Divisor by = T({text}); store<false>((T*)to + o, over(x, by), W);", x)
+    exact = (x.double() / divisor if divisor else x.double() / torch.zeros(())).to(dtype)
+    torch.testing.assert_close(got, exact, rtol=2 * torch.finfo(dtype).eps, atol=3e-45, equal_nan=True)
+
+
 def test_bfloat16_is_rounded_to_nearest_even() -> None:
     bits = torch.arange(1 << 16, dtype=torch.int32) << 16
     x = torch.cat([bits.view(torch.float32), (bits + 0x8000).view(torch.float32), (bits + 0x8001).view(torch.float32)])

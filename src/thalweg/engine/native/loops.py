@@ -70,7 +70,7 @@ def write(writer: Writer, row: int) -> Source:
     where = "int64_t tensor, int64_t unit, void* const* at, const T* h, const T* const* answers"
     lines = [
         "typedef double T;\n#define DOUBLE" if double else "typedef float T;",
-        f"constexpr int AHEAD = {AHEAD if writer.kinds and len(done.read) == 1 else 0};",
+        f"constexpr int AHEAD = {AHEAD if writer.kinds and len(done.read) == 1 and not done.column_sums else 0};",
         _header("vectors.hpp"),
         *([] if double else [_header("codes.hpp")]),
         *[f"constexpr int64_t {name} = {value};" for name, value in constants.items()],

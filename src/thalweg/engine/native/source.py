@@ -201,7 +201,13 @@ class Writer:
             self.truth(v, like) if truths or (name == "where" and v is found[0]) else self.number(v, like)
             for v in found
         ]
-        self.put(node, self.formula(node, name, texts, like, limits), like, "truth" if name in _TRUTHS else "float")
+        if name == "truediv" and like.vector and not found[1].vector:
+            there = self.done.rows if found[1].level == ROW else self.done.numbers
+            there.append(f"const Divisor {node.name}_by = {self.number(found[1], found[1])};")
+            text = f"over({texts[0]}, {node.name}_by)"
+        else:
+            text = self.formula(node, name, texts, like, limits)
+        self.put(node, text, like, "truth" if name in _TRUTHS else "float")
 
     def formula(self, node: fx.Node, name: str, texts: list[str], like: Value, limits: dict[str, Any]) -> str:
         if operator := {**_BINARY, **_COMPARED, **_LOGICAL}.get(name):

@@ -52,16 +52,28 @@ INLINE V power(V x, V y) { V r; for (int k = 0; k < W; ++k) r[k] = power(x[k], y
 
 INLINE V size(V x) { return (V)((M)x & (M)(((U){} - 1) >> 1)); }
 INLINE T size(T x) { return x < 0 ? -x : x == 0 ? T(0) : x; }
-INLINE V larger(V a, V b) { return choose((a > b) | (a != a), a, b); }
+INLINE V larger(V a, V b) { V c = choose(b == b, a, b); return choose(b > c, b, c); }  // the form of one instruction
 INLINE T larger(T a, T b) { return a > b || a != a ? a : b; }
-INLINE V smaller(V a, V b) { return choose((a < b) | (a != a), a, b); }
+INLINE V smaller(V a, V b) { V c = choose(b == b, a, b); return choose(b < c, b, c); }
 INLINE T smaller(T a, T b) { return a < b || a != a ? a : b; }
-INLINE V positive(V x) { return choose(x < 0, V{}, x); }
+INLINE V positive(V x) { return choose(V{} > x, V{}, x); }
 INLINE T positive(T x) { return x < 0 ? T(0) : x; }
 INLINE V sign(V x) { return choose(x > 0, up(1), choose(x < 0, up(-1), V{})); }
 INLINE T sign(T x) { return x > 0 ? T(1) : x < 0 ? T(-1) : T(0); }
 INLINE M is_finite(V x) { return size(x) <= (sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__)); }
 INLINE bool is_finite(T x) { return size(x) <= (sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__)); }
+
+// Division by a number: in float32 by its inverse, which is normal once the number is not near the ends of the range.
+#ifdef DOUBLE
+typedef T Divisor;
+INLINE V over(V x, Divisor by) { return x / by; }
+#else
+struct Divisor {
+  T nearer, inverse;
+  Divisor(T y) : nearer(size(y) < 1.2e-38f ? 0x1p64f : size(y) > 8e37f ? 0x1p-64f : 1), inverse(1 / (y * nearer)) {}
+};
+INLINE V over(V x, const Divisor& by) { return x * by.nearer * by.inverse; }
+#endif
 
 // The exponential of float32 by its Taylor polynomial on +-ln(2)/2 and a scale of two's powers; of double the library's.
 INLINE T exponential(T x) { return sizeof(T) == 4 ? expf(x) : exp(x); }
@@ -69,15 +81,18 @@ INLINE T exponential(T x) { return sizeof(T) == 4 ? expf(x) : exp(x); }
 INLINE V exponential(V v) { V r; for (int k = 0; k < W; ++k) r[k] = exp(v[k]); return r; }
 #else
 INLINE V exponential(V v) {
-  V x = choose(v > 88.73f, up(88.73f), choose(v < -104.f, up(-104.f), v));
+  V x = smaller(larger(v, up(-104.f)), up(88.73f));  // where the result is zero, and where it is infinite
   V n = whole(x * 1.442695041f + 0.5f);
   V r = x - n * 0.693359375f + n * 2.12194440e-4f;
   V p = up(1 / 5040.f);
   const float c[] = {1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 0.5f, 1.f, 1.f};
   for (float f : c) p = p * r + f;
+#if defined(__AVX512F__)
+  return __builtin_ia32_scalefps512_mask(p, n, V{}, 0xffff, 4);
+#else
   M e = __builtin_convertvector(n, M), half = e >> 1;  // in two steps, as 2^n may lie beyond what is normal
-  p = p * (V)((half + 127) << 23) * (V)((e - half + 127) << 23);
-  return choose(v > 88.72284f, up(INFINITY), choose(v != v, v, p));
+  return p * (V)((half + 127) << 23) * (V)((e - half + 127) << 23);
+#endif
 }
 #endif
 template <class X> INLINE X logistic(X x) {
