@@ -108,14 +108,14 @@ def in_basis(r: Any, x: Any) -> Flow:
         x.new.clear()  # the first step leaves nothing behind but the basis
         yield from r.basis(x, g, "start")
         return x.param
+    yield from r.basis(x, g, "learn")  # of what this takes nothing is left when the averages come
     m = yield from r.first(x, g)
-    turned = yield from r.basis(x, g, "in")
-    v = yield from r.second(x, turned)
-    m = yield from r.basis(x, m, "in")
-    u = yield from r.ratio(x, m, v)
+    v = yield from r.second(x, (yield from r.basis(x, g, "in")))
+    u = yield from r.basis(x, m, "in")
+    u = yield from r.ratio(x, u, v)
     u = yield from r.basis(x, u, "out")
     second = r.recipe.second
-    yield from r.basis(x, g, "learn", () if second is None else tuple(second.state(x.shape)))
+    yield from r.basis(x, u, "change", () if second is None else tuple(second.state(x.shape)))
     return (yield from follow(r, x, u, v))
 
 

@@ -109,6 +109,11 @@ class Recipe:
         """A shape that stands for all those that the recipe's formulas treat like this one."""
         return max((slot.alike(shape) for _, slot in self.slots()), default=(1,) * len(shape))
 
+    def apart(self, shape: tuple[int, ...]) -> bool:
+        """Whether pieces along the first axis can take the step in turn, sharing what belongs to the whole."""
+        asked_of = all(slot.scope == "element" for _, slot in self.slots()) or self.gradient is None
+        return asked_of and not self.couples and all(slot.apart(shape) for _, slot in self.slots())
+
     @cached_property
     def couples(self) -> str:
         """What the tensors are coupled over by totals: "" (nothing), "group" or "model"."""

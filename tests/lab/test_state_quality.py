@@ -1,8 +1,8 @@
 """A study: what small state costs in quality, on the character transformer and the digits network.
 
-Test metric at the end of training at AdamW's tuned rate, ten seeds, paired. Small state passes where it is no worse
-than float32 state by more than the spread of seeds: the upper end of the 95 % interval of the mean paired loss of
-quality lies below one standard deviation of float32's results over seeds.
+Test metric at the end of training at AdamW's tuned rate, ten seeds (a hundred of the small one), paired. Small state
+passes where it is no worse than float32 state by more than the spread of seeds: the upper end of the 95 % interval of
+the mean paired loss of quality lies below one standard deviation of float32's results over seeds.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from scipy import stats
 import thalweg
 from thalweg.lab.loading import load_task
 
-SEEDS = range(1000, 1010)
+SEEDS = {"chars": range(1000, 1010), "digits": range(1000, 1100)}
 RATES = {"chars": 0.00316, "digits": 0.00316}
-SHOWN = "lost 0.004 (-0.014 to 0.022) with a spread of 0.021: ten seeds do not show that it lies inside"
 
 
 @cache
@@ -28,7 +27,7 @@ def results(name: str, state: str) -> list[float]:
     torch.set_num_threads(1)
     task = load_task(name, None)
     found = []
-    for seed in SEEDS:
+    for seed in SEEDS[name]:
         torch.manual_seed(seed)
         problem = task.build(seed)
         optimizer = thalweg.AdamW(problem.model.parameters(), lr=RATES[name], state=state)
@@ -51,11 +50,7 @@ def results(name: str, state: str) -> list[float]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("name", "state"),
-    [
-        *((name, state) for state in ("bfloat16", "int8") for name in RATES),
-        ("chars", "int4"),
-        pytest.param("digits", "int4", marks=pytest.mark.xfail(reason=SHOWN)),
-    ],
+    [(name, state) for state in ("bfloat16", "int8", "int4") for name in RATES],
 )
 def test_small_state_costs_less_than_a_seed(name: str, state: str) -> None:
     full, small = results(name, "float32"), results(name, state)

@@ -182,7 +182,7 @@ class _Run:
         self.works = [works[i] for members in chunk.at for i in members]
         self.barrier = 0
         self.told: list[list[Tensor | None]] = []
-        self.instead: list[eager.Chunk] | None = None
+        self.instead: list[parts.Part] | None = None
         self.inputs = chunk.load(works)
         self.inputs["scalars",] = packed([works[members[0]] for members in chunk.at], chunk.count)
 

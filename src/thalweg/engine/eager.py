@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,12 +29,15 @@ class Chunk:
     Of an element-wise recipe a single one runs on its tensors as they are, several are joined end to end into one
     tensor, which costs two copies in cache and saves an operation per tensor. Any other recipe runs as ``Many``, one
     work too, so that company changes no bit. ``fast``, which the reference engine is not: whole-matrix functions in
-    their fast forms, and one large tensor as ``Many`` whatever its recipe: fewer temporaries.
+    their fast forms, and one large tensor as ``Many`` whatever its recipe: fewer temporaries. ``piece`` is of what the
+    single work is a piece, if it is one.
     """
 
-    def __init__(self, works: list[Work], fast: bool = True) -> None:
+    def __init__(self, works: list[Work], fast: bool = True, piece: Pieces | None = None) -> None:
         self.works = works
         self.fast = fast
+        self.piece = piece
+        self.asked = 0  # requests so far that pieces share
         first = works[0]
         apart = first.rule.recipe.scope == "element"
         self.many = len(works) > 1 or (fast and (not apart or first.param.numel() > CHUNK_ELEMENTS))
@@ -48,7 +52,8 @@ class Chunk:
         grad = self.pack(grads)
         state = {role: self.pack([_state(w, role) for w in works]) for role in layout.seen}
         rule = first.rule
-        self.view = View(self.pack(params), -grad if rule.maximize else grad, state, tuple(first.param.shape))
+        shape = tuple((first if piece is None else piece.work).param.shape)
+        self.view = View(self.pack(params), -grad if rule.maximize else grad, state, shape)
         self.flow = rule.recipe.flow(Bound(rule.recipe, rule.scalars), self.view)
         if layout.coded:
             self.flow = coding.coded(self.flow, self.view, layout)
@@ -85,6 +90,9 @@ class Chunk:
 
     def answer(self, request: Request) -> Any:
         if request.over == "matrix":
+            if self.piece is not None and request.shared:
+                self.asked += 1
+                return self.pack([self.piece.answer(self.asked, request, self.works[0].grad, self.each)])
             stacks = [_stack(self.each(value)) for value in (request.value, *request.others)]
             function = (self.fast and request.fast) or request.function
             return self.pack(list(function(*stacks, *request.given).unbind()))
@@ -110,6 +118,8 @@ class Chunk:
         drawn = 0 if self.layout.rounding == "stochastic" else None
         self.put([w.param for w in self.works], self.result, drawn)
         for role, value in self.view.new.items():
+            if self.piece is not None and role in self.piece.roles and not self.piece.last:
+                continue
             i = self.layout.roles.index(role)
             self.put([w.state[i] for w in self.works], value, self.layout.noise.get(role))
 
@@ -118,6 +128,58 @@ class Chunk:
         if drawn is not None:
             values = [stochastic(v, (w.seed or 0) + drawn) for v, w in zip(values, self.works, strict=True)]
         self.store(targets, values)
+
+
+class Pieces:
+    """A large tensor whose rows are apart, piece by piece, so that what a step makes on its way is small.
+
+    What pieces share is worked out for the first, of the whole gradient, and stored with the last.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.works = [work]
+        self.work = work
+        self.answers: dict[int, Tensor] = {}
+        self.last = False
+        specs = work.rule.recipe.state(tuple(work.param.shape))
+        self.roles = {role for role, spec in specs.items() if spec.shape is not None}
+
+    def ask(self) -> None:
+        """Pieces do not wait for other tensors."""
+
+    def tell(self, totals: list[Tensor | None]) -> None:
+        raise AssertionError("pieces ask for no totals")
+
+    def commit(self) -> None:
+        work = self.work
+        rows = len(work.param)
+        step = max(1, CHUNK_ELEMENTS * rows // work.param.numel())
+        for start in range(0, rows, step):
+            self.last = start + step >= rows
+            piece = slice(start, start + step)
+            pairs = zip(work.layout.roles, work.state, strict=True)
+            state = [s if role in self.roles else s[piece] for role, s in pairs]
+            chunk = Chunk([replace(work, param=work.param[piece], grad=work.grad[piece], state=state)], piece=self)
+            chunk.ask()
+            chunk.commit()
+
+    def answer(self, nth: int, request: Request, grad: Tensor, each: Callable[[Any], list[Tensor]]) -> Tensor:
+        """The answer to the nth request that pieces share; where a piece asks of its gradient, the whole is meant."""
+        if nth not in self.answers:
+            function = request.fast or request.function
+            values = [each(value)[0] for value in (request.value, *request.others)]
+            stacks = [(self.work.grad if value is grad else value)[None] for value in values]
+            self.answers[nth] = function(*stacks, *request.given)[0]
+        return self.answers[nth]
+
+
+def _in_pieces(work: Work) -> bool:
+    """Whether a tensor is large enough to be taken in pieces, and can be."""
+    if work.param.numel() <= CHUNK_ELEMENTS or work.param.device.type != "cpu" or work.layout.coded:
+        return False
+    # What is rounded at random goes by the place in the whole.
+    plain = work.cast is None and work.seed is None and not work.rule.maximize
+    return plain and not work.rule.together and work.rule.recipe.apart(tuple(work.param.shape))
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:
@@ -133,12 +195,15 @@ def _state(work: Work, role: str) -> Tensor:
     return value if work.layout.codec(role) is None else value.reshape(work.param.shape)
 
 
-def chunks(works: list[Work], many: bool) -> Iterator[Chunk]:
+def chunks(works: list[Work], many: bool) -> Iterator[Chunk | Pieces]:
     """The works as chunks, each made when its turn comes; ``many`` puts equal ones together."""
     works = [w for w in works if w.param.numel()]
     if not many:
         yield from (Chunk([w], fast=False) for w in works)
         return
+    pieces = {id(w) for w in works if _in_pieces(w)}
+    yield from (Pieces(w) for w in works if id(w) in pieces)
+    works = [w for w in works if id(w) not in pieces]
 
     def key(w: Work) -> Any:
         return w.rule.kind, w.rule.numbers, w.param.dtype, w.grad.dtype, w.layout, w.param.device, w.form

@@ -51,7 +51,9 @@ class Request:
     shares this slot), an axis (which goes), a tuple of axes (which stay, with length one), or ``"matrix"``.
     ``how`` is "sum", "mean" or "max". A whole-matrix function may take ``others`` beside the value and then the numbers
     ``given``, and have a ``fast`` form for all engines but the reference; it gives a matrix or, if ``lone``, a number.
-    With ``slot``, what comes back is what its ``settle`` makes of the totals.
+    ``shared``: it is asked of the gradient as it came and of what belongs to the parameter as a whole, and gives more
+    of that, so pieces of a parameter share the answer. With ``slot``, what comes back is what its ``settle`` makes of
+    the totals.
     """
 
     value: Any
@@ -63,6 +65,7 @@ class Request:
     fast: Any = None
     given: tuple[Any, ...] = ()
     lone: bool = False
+    shared: bool = False
 
 
 def total(value: Any, over: Over = "tensor") -> Request:
@@ -86,14 +89,21 @@ def settled(slot: Slot, *values: Any) -> tuple[Request, ...]:
 
 
 def matrices(
-    function: Any, value: Any, *others: Any, fast: Any = None, given: tuple[Any, ...] = (), lone: bool = False
+    function: Any,
+    value: Any,
+    *others: Any,
+    fast: Any = None,
+    given: tuple[Any, ...] = (),
+    lone: bool = False,
+    shared: bool = False,
 ) -> Request:
     """Ask for ``function`` of stacks of whole matrices, ``(batch, *shape)``, a stack for each value; it returns one.
 
     ``given`` are numbers of this step (``h.eps``), which the function takes after the stacks. ``fast`` computes the
     same in another way, and is what all engines but the reference take. ``lone``: it returns a number for each matrix.
+    ``shared``: see ``Request``.
     """
-    return Request(value, "matrix", function=function, others=others, fast=fast, given=given, lone=lone)
+    return Request(value, "matrix", function=function, others=others, fast=fast, given=given, lone=lone, shared=shared)
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,8 @@ class Slot:
     * ``scope``: the widest part of a tensor the formula must see at once, one of ``SCOPES``.
     * ``alike(shape)``: a shape that stands for all those that the formula treats like this one; ones, unless it goes by
       sizes. A graph is recorded for it and serves them all.
+    * ``apart(shape)``: whether a parameter's step is that of its pieces along the first axis, but for ``shared``
+      requests; so are those of all formulas that see elements alone.
     * ``asks``: of scope "matrix", where only what it asks for with ``matrices`` sees whole matrices: one value of the
       parameter's shape for one of the same shape, or for a number. The rest is as element-wise as it looks.
     * ``squared``: whether it works in the square view of tensors (``thalweg.slots.square``).
@@ -153,6 +165,9 @@ class Slot:
 
     def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (1,) * len(shape)
+
+    def apart(self, shape: tuple[int, ...]) -> bool:
+        return self.scope == "element" and all(spec.shape is None for spec in self.state(shape).values())
 
     def advance(self, group: dict[str, Any], loss: float | None) -> None:
         pass

@@ -29,6 +29,9 @@ class Chain(Slot):
     def alike(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return max(slot.alike(shape) for slot in self.slots)
 
+    def apart(self, shape: tuple[int, ...]) -> bool:
+        return all(slot.apart(shape) for slot in self.slots)
+
     @property
     def couples(self) -> str:  # type: ignore[override]
         return max(slot.couples for slot in self.slots)

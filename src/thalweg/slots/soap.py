@@ -75,9 +75,14 @@ def descending(turned: Tensor, bases: Tensor) -> Tensor:
 
 
 def orthonormal(turned: Tensor, order: Tensor) -> Tensor:
-    """The products GG Q, in that order, made orthonormal: one power iteration."""
-    ordered = turned.gather(-1, order.unsqueeze(-2).expand_as(turned))
-    return torch.linalg.qr(ordered.nan_to_num())[0]
+    """The products GG Q, in that order, made orthonormal: one power iteration.
+
+    ``torch.linalg.qr`` would do, and hold three more matrices; here the factors take the place of the products.
+    """
+    found = turned.mT.gather(-2, order.unsqueeze(-1).expand_as(turned)).nan_to_num_().mT  # columns, as LAPACK has them
+    scales = found.new_empty(found.shape[:-1])
+    torch.geqrf(found, out=(found, scales))
+    return torch.linalg.householder_product(found, scales, out=found)
 
 
 def reordered(stack: Tensor, *orders: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
@@ -143,6 +148,9 @@ class Eigenbasis(Slot):
             return ()
         return tuple(i for i, n in enumerate(self.folded(shape)) if n <= self.max_precond_dim)
 
+    def apart(self, shape: tuple[int, ...]) -> bool:
+        return not self.merge_dims and 0 not in self.axes(shape)
+
     def hypers(self) -> dict[str, Hyper]:
         return {
             "betas.1": Hyper(0.95, 0.0, 1.0),
@@ -159,9 +167,9 @@ class Eigenbasis(Slot):
         return {"keep": beta, "gain": 1 - beta, "refresh": t % int(h["precondition_frequency"]) == 0}
 
     def __call__(self, x: Any, h: Any, value: Any, way: str, roles: tuple[str, ...] = ()) -> Generator[Any, Any, Any]:
-        """Turn ``value`` "in" or "out"; "start" the basis from it, or "learn" from it, which reorders state ``roles``.
+        """Turn ``value`` "in" or "out"; "start" the basis from it, or "learn" from it the basis to "change" to.
 
-        What comes back from the last two is ``value`` as it was.
+        "change" reorders the state ``roles`` as well. What comes back from the last three is ``value`` as it was.
         """
         axes = self.axes(x.shape)
         if not axes:
@@ -169,31 +177,42 @@ class Eigenbasis(Slot):
         if way in ("in", "out"):
             bases = [x[f"Q_{i}"] for i in axes]
             return (yield self._matrices(turn, x, value, *bases, axes=axes, back=way == "out"))
+        if way == "change":
+            if "bases" in x.notes:
+                for role in roles:
+                    x[role] = yield self._matrices(reordered, x, x[role], *x.notes["orders"], axes=axes)
+                self._set(x, "Q", x.notes["bases"])
+            return value
         grams = yield tuple(self._average(x, value, i, h) for i in axes)
-        for i, found in zip(axes, grams, strict=True):
-            x[f"GG_{i}"] = found
+        self._set(x, "GG", grams)
         if way == "start":
-            bases = yield tuple(self._matrices(first_basis, x, x[f"GG_{i}"], value, axis=i) for i in axes)
+            pairs = zip(axes, grams, strict=True)
+            bases = yield tuple(self._matrices(first_basis, x, g, value, shared=True, axis=i) for i, g in pairs)
+            self._set(x, "Q", bases)
         elif h.refresh:
             old = [x[f"Q_{i}"] for i in axes]
-            turned = yield tuple(matrices(torch.matmul, *pair) for pair in zip(grams, old, strict=True))
-            orders = yield tuple(matrices(descending, *pair) for pair in zip(turned, old, strict=True))
-            bases = yield tuple(matrices(orthonormal, *pair) for pair in zip(turned, orders, strict=True))
-            for role in roles:
-                x[role] = yield self._matrices(reordered, x, x[role], *orders, axes=axes)
-        else:
-            return value
-        for i, basis in zip(axes, bases, strict=True):
-            x[f"Q_{i}"] = basis
+            turned = yield tuple(matrices(torch.matmul, *pair, shared=True) for pair in zip(grams, old, strict=True))
+            orders = yield tuple(matrices(descending, *pair, shared=True) for pair in zip(turned, old, strict=True))
+            bases = yield tuple(matrices(orthonormal, *pair, shared=True) for pair in zip(turned, orders, strict=True))
+            x.notes |= {"bases": bases, "orders": orders}
         return value
 
-    def _average(self, x: Any, value: Any, axis: int, h: Any) -> Request:
-        form = partial(averaged, shape=self.folded(x.shape), axis=axis)
-        published, fast = (partial(form, product=product) for product in (whole, symmetric))
-        return matrices(published, x[f"GG_{axis}"], value, fast=fast, given=(h.keep, h.gain))
+    def _set(self, x: Any, name: str, values: tuple[Any, ...]) -> None:
+        for i, value in zip(self.axes(x.shape), values, strict=True):
+            x[f"{name}_{i}"] = value
 
-    def _matrices(self, function: Any, x: Any, *values: Any, **given: Any) -> Request:
-        return matrices(partial(function, shape=self.folded(x.shape), **given), *values)
+    def _average(self, x: Any, value: Any, axis: int, h: Any) -> Request:
+        form = partial(averaged, shape=self._shape(x), axis=axis)
+        published, fast = (partial(form, product=product) for product in (whole, symmetric))
+        return matrices(published, x[f"GG_{axis}"], value, fast=fast, given=(h.keep, h.gain), shared=True)
+
+    def _matrices(self, function: Any, x: Any, *values: Any, shared: bool = False, **given: Any) -> Request:
+        return matrices(partial(function, shape=self._shape(x), **given), *values, shared=shared)
+
+    def _shape(self, x: Any) -> tuple[int, ...]:
+        """The folded shape, where pieces are apart of any number of rows."""
+        shape = self.folded(x.shape)
+        return (-1, *shape[1:]) if self.apart(x.shape) else shape
 
     def equation(self, x: str = "g") -> str:
         return (
