@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help race test lint study bench clean
+.PHONY: help race test lint study narrow bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,10 @@ lint: $(READY)  ## ruff and mypy
 
 study: $(READY)  ## the long studies that the test suite leaves out
 	$(BIN)/python -m pytest -m study
+
+narrow: $(READY)  ## the tests of native kernels with vectors of 32 and of 16 bytes, on x86
+	for march in haswell x86-64-v2; do MARCH=$$march CXX=$(CURDIR)/tests/engines/narrow_cxx \
+	  THALWEG_CACHE_DIR=$$(mktemp -d) $(BIN)/python -m pytest -n 2 tests/engines/test_native.py || exit 1; done
 
 bench: $(READY)  ## step time of every optimizer against torch's fused AdamW, in one run
 	$(BIN)/thalweg bench step --set gpt2-small --optimizers all
