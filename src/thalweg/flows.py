@@ -109,9 +109,8 @@ def in_basis(r: Any, x: Any) -> Flow:
         yield from r.basis(x, g, "start")
         return x.param
     yield from r.basis(x, g, "learn")  # of what this takes nothing is left when the averages come
-    m = yield from r.first(x, g)
+    u = yield from r.basis(x, (yield from r.first(x, g)), "in")
     v = yield from r.second(x, (yield from r.basis(x, g, "in")))
-    u = yield from r.basis(x, m, "in")
     u = yield from r.ratio(x, u, v)
     u = yield from r.basis(x, u, "out")
     second = r.recipe.second
