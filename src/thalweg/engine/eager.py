@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -39,9 +39,9 @@ class Chunk:
         self.piece = piece
         self.asked = 0  # requests so far that pieces share
         first = works[0]
-        apart = first.rule.recipe.scope == "element"
-        self.many = len(works) > 1 or (fast and (not apart or first.param.numel() > CHUNK_ELEMENTS))
-        self.joined = len(works) > 1 and apart and all(map(_joinable, works))
+        by_element = first.rule.recipe.scope == "element"
+        self.many = len(works) > 1 or (fast and (not by_element or first.param.numel() > CHUNK_ELEMENTS))
+        self.joined = len(works) > 1 and by_element and all(map(_joinable, works))
         self.dtype = first.compute_dtype
         cast = first.cast
         self.layout = layout = first.layout
@@ -89,14 +89,22 @@ class Chunk:
             self.reply = answer(yielded, [self.answer(r) for r in asked])
 
     def answer(self, request: Request) -> Any:
-        if request.over == "matrix":
-            if self.piece is not None and request.shared:
-                self.asked += 1
-                return self.pack([self.piece.answer(self.asked, request, self.works[0].grad, self.each)])
-            stacks = [_stack(self.each(value)) for value in (request.value, *request.others)]
-            function = (self.fast and request.fast) or request.function
-            return self.pack(list(function(*stacks, *request.given).unbind()))
-        return self.pack([reduce(t, request.over, request.how) for t in self.each(request.value)])
+        if request.over != "matrix":
+            return self.pack([reduce(t, request.over, request.how) for t in self.each(request.value)])
+        if self.piece is None or not request.shared:
+            return self.pack(self.of_matrices(request))
+        self.asked += 1
+        known = self.piece.answers
+        if self.asked not in known:  # where a piece asks of its gradient, the whole is meant
+            known[self.asked] = self.of_matrices(request, {id(self.works[0].grad): self.piece.work.grad})
+        return self.pack(known[self.asked])
+
+    def of_matrices(self, request: Request, wholes: Mapping[int, Tensor] = {}) -> list[Tensor]:
+        """The answer for each work; ``wholes`` are taken instead of the tensors with those ids."""
+        values = [self.each(value) for value in (request.value, *request.others)]
+        stacks = [_stack([wholes.get(id(t), t) for t in tensors]) for tensors in values]
+        function = (self.fast and request.fast) or request.function
+        return list(function(*stacks, *request.given).unbind())
 
     def ask(self) -> Asked | None:
         self.yielded = self.advance()
@@ -139,7 +147,7 @@ class Pieces:
     def __init__(self, work: Work) -> None:
         self.works = [work]
         self.work = work
-        self.answers: dict[int, Tensor] = {}
+        self.answers: dict[int, list[Tensor]] = {}  # to what pieces share, in the order of asking
         self.last = False
         specs = work.rule.recipe.state(tuple(work.param.shape))
         self.roles = {role for role, spec in specs.items() if spec.shape is not None}
@@ -163,15 +171,6 @@ class Pieces:
             chunk.ask()
             chunk.commit()
 
-    def answer(self, nth: int, request: Request, grad: Tensor, each: Callable[[Any], list[Tensor]]) -> Tensor:
-        """The answer to the nth request that pieces share; where a piece asks of its gradient, the whole is meant."""
-        if nth not in self.answers:
-            function = request.fast or request.function
-            values = [each(value)[0] for value in (request.value, *request.others)]
-            stacks = [(self.work.grad if value is grad else value)[None] for value in values]
-            self.answers[nth] = function(*stacks, *request.given)[0]
-        return self.answers[nth]
-
 
 def _in_pieces(work: Work) -> bool:
     """Whether a tensor is large enough to be taken in pieces, and can be."""
@@ -179,7 +178,7 @@ def _in_pieces(work: Work) -> bool:
         return False
     # What is rounded at random goes by the place in the whole.
     plain = work.cast is None and work.seed is None and not work.rule.maximize
-    return plain and not work.rule.together and work.rule.recipe.apart(tuple(work.param.shape))
+    return plain and work.rule.recipe.apart(tuple(work.param.shape))
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:
