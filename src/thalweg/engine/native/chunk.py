@@ -17,6 +17,7 @@ from thalweg.engine.native import build
 from thalweg.engine.native.loops import Source, write
 from thalweg.engine.native.source import TYPES, Column, Unsupported, Writer
 from thalweg.engine.record import WHOLE, Structure, record
+from thalweg.engine.view import WIDE
 from thalweg.engine.work import Work
 from thalweg.square import square_shape
 
@@ -207,7 +208,7 @@ def chunks(key: Key, members: list[int], works: list[Work]) -> list[Chunk]:
     size = {i: works[i].param.numel() for i in members}
     ordered = sorted(members, key=lambda i: -size[i])
     overs = {kind.over for kinds in family.barriers(key) for kind in kinds}
-    if not overs - {"group", "model"}:
+    if not overs or overs & {*WIDE}:  # where all wait for all, there is nothing to keep in a cache
         return [Chunk(key, ordered, works)]
     limit = 0 if "matrix" in overs else PASSES_ELEMENTS
     together: list[list[int]] = []

@@ -1,10 +1,13 @@
-// Runs `work` over all tensors, by pieces of so many units (elements, blocks or rows) that threads take as they come. What
-// each piece sums up is kept apart and put together in the order of the pieces, so results do not depend on the number of
+// Runs `work` over all tensors, by pieces of so many units (elements, blocks or rows). Each thread has a share of them, the
+// same in every pass, so that it updates what it has measured: that is in its cache, or near it where processors have
+// several. Done with its own it takes pieces of the others'. What each piece sums up is kept apart and put together in the order of the pieces, so results do not depend on the number of
 // threads. HOW they are taken: of elements a s(um), an a(verage) or a m(aximum), an average of c(olumns); of rows, number by
 // number, t(otals), averages (r) and maxima (x); and n(umbers) that every piece knows. At last `finish` writes what every
 // piece reads.
 INLINE double neutral(char how) { return how == 'm' || how == 'x' ? -INFINITY : 0; }
 constexpr int SUMS = sizeof(HOW) - 1, COLUMN_SUMS = sizeof(HOW_COLUMNS) - 1;
+
+extern "C" int omp_get_thread_num(), omp_get_num_threads(), omp_get_max_threads();
 
 extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, void* const* pointers, const T* numbers,
                     const T* const* answers, double* out) {
@@ -25,8 +28,7 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
   const int64_t tasks = first[count].task;
   double* found = new double[tasks * SUMS + 1];
   T* columns = new T[first[count].columns + 1];
-#pragma omp parallel for schedule(dynamic) if (elements > TASK / 4)
-  for (int64_t task = 0; task < tasks; ++task) {
+  const auto piece = [&](int64_t task) {
     int64_t t = 0, beyond = count;
     while (beyond - t > 1) {
       const int64_t middle = (t + beyond) / 2;
@@ -37,7 +39,21 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
     for (int s = 0; s < SUMS; ++s) sums[s] = neutral(HOW[s]);
     work(from, from + most < all ? from + most : all, t, units[t], pointers + t * COLUMNS, numbers + t * NUMBERS, answers,
          sums, columns + first[t].columns + nth * COLUMN_SUMS * units[t]);
+  };
+  // The first piece of a thread's share: of as many elements as the others'.
+  const auto share = [&](int64_t thread, int64_t threads) {
+    int64_t target = elements * thread / threads, t = 0;
+    for (; t < count && target >= sizes[t]; ++t) target -= sizes[t];
+    return t < count ? first[t].task + (target + first[t].most * units[t] / 2) / (first[t].most * units[t]) : tasks;
+  };
+  int64_t* taken = new int64_t[omp_get_max_threads()]();
+#pragma omp parallel if (elements > TASK / 4)
+  for (int k = 0, threads = omp_get_num_threads(); k < threads; ++k) {
+    const int whose = (omp_get_thread_num() + k) % threads;
+    const int64_t begin = share(whose, threads), end = share(whose + 1, threads);
+    for (int64_t n; (n = __atomic_fetch_add(taken + whose, 1, __ATOMIC_RELAXED)) < end - begin;) piece(begin + n);
   }
+  delete[] taken;
   for (int s = 0; s < SUMS; ++s)
     for (int64_t t = 0; t < count; ++t) {
       double whole = neutral(HOW[s]);
