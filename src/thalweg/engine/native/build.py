@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ def load(source: str) -> Callable[..., Any]:
         # Renamed when complete, so that processes which share the folder never see half a file.
         os.replace(compiled, target)
     return _loaded(target)
+
+
+@cache
+def shipped(name: str) -> Callable[..., Any]:
+    """The function ``run`` of a source that comes with the library. Raises ``BuildError``."""
+    return load(files("thalweg.engine.native").joinpath(name).read_text())
 
 
 def _own(kept: Path) -> bool:

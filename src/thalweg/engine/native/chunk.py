@@ -15,6 +15,7 @@ from thalweg.engine import family, functions, scratch
 from thalweg.engine.family import Key, NotCompiled
 from thalweg.engine.native import build
 from thalweg.engine.native.loops import Source, write
+from thalweg.engine.native.series import Series
 from thalweg.engine.native.source import TYPES, Column, Unsupported, Writer
 from thalweg.engine.record import WHOLE, Structure, record
 from thalweg.engine.view import WIDE
@@ -32,14 +33,15 @@ class Kernel:
     source: Source
     code: Callable[..., Any] | None = None
 
-    def __call__(self, *arguments: Any) -> None:
+    def load(self) -> Callable[..., Any]:
+        """Its code. Raises ``NotCompiled``."""
         if self.code is None:
             try:
                 self.code = build.load(self.source.text)
             except build.BuildError as error:
                 raise NotCompiled(str(error)) from error
             family.count_one()
-        self.code(*arguments)
+        return self.code
 
 
 def _columns(key: Key) -> tuple[Column, ...]:
@@ -131,13 +133,19 @@ def _unit(key: Key, param: Tensor) -> int:
 
 
 class Chunk:
-    """Works of a family that share each call."""
+    """Works of a family that share each call.
 
-    def __init__(self, key: Key, members: list[int], works: list[Work]) -> None:
+    With ``sets`` (how many of them pass their barriers together) there are no barriers to be seen from without: one
+    call runs all kernels.
+    """
+
+    def __init__(self, key: Key, members: list[int], works: list[Work], sets: list[int] | None = None) -> None:
         self.key = key
         self.at = [[i] for i in members]
         self.count = len(members)
-        self.kinds = family.barriers(key)
+        self.kinds = [] if sets else family.barriers(key)
+        self.sets = sets
+        self.series: Series | None = None
         self.members = members
         self.strides = [works[i].param.stride() for i in members]
         self.compute = _compute(key)
@@ -171,11 +179,20 @@ class Chunk:
 
     def call(self, barrier: int | None, inputs: dict[tuple[Any, ...], Tensor]) -> list[Tensor]:
         """Run the kernel of a barrier, or of the update; what it was asked for, request by request."""
+        numbers = inputs["scalars",].data_ptr()
+        if self.sets:
+            if self.series is None:
+                try:
+                    self.series = Series(self, self.kernels(), self.sets)
+                except build.BuildError as error:
+                    raise NotCompiled(str(error)) from error
+            self.series(numbers)
+            return []
         found = kernel(self.key, barrier)
         told = found.source
         for key, tensor in inputs.items():
             if len(key) == 4:
-                self.point(key[3], key[:3], tensor)
+                self.point(key[3], key[:3], tensor.data_ptr())
         answers = (ctypes.c_int64 * len(told.answers))(*(inputs[key].data_ptr() for key in told.answers))
         sums = torch.empty((told.sums, self.count), dtype=torch.float64)
         rows = iter(sums)
@@ -189,14 +206,17 @@ class Chunk:
                 lengths: dict[str, Iterable[int]] = {"row": self.rows, "column": self.units, "matrix": self.sizes}
                 for t, length in enumerate(lengths[what]):
                     asked.append(scratch.empty((length,), self.compute, sums.device))
-                    self.point(t, ("value", barrier, q), asked[-1])
-        numbers = inputs["scalars",].data_ptr()
-        found(self.count, self.sizes, self.units, self.pointers, numbers, answers, sums.data_ptr())
+                    self.point(t, ("value", barrier, q), asked[-1].data_ptr())
+        found.load()(self.count, self.sizes, self.units, self.pointers, numbers, answers, sums.data_ptr())
         return asked
 
-    def point(self, tensor: int, key: tuple[Any, ...], at: Tensor) -> None:
+    def kernels(self) -> list[Kernel]:
+        """Those of all barriers, and of the update."""
+        return [kernel(self.key, barrier) for barrier in (*range(len(family.barriers(self.key))), None)]
+
+    def point(self, tensor: int, key: tuple[Any, ...], at: int) -> None:
         """Set a pointer."""
-        self.pointers[tensor * self.width + self.place[key]] = at.data_ptr()
+        self.pointers[tensor * self.width + self.place[key]] = at
 
     def store(self) -> None:
         """Let go of copied gradients."""
@@ -204,19 +224,20 @@ class Chunk:
 
 
 def chunks(key: Key, members: list[int], works: list[Work]) -> list[Chunk]:
-    """The works of a family, largest first: all in one call, but where they wait at barriers of their own."""
+    """The works of a family, largest first: all in one chunk, but where they ask for functions of matrices."""
     size = {i: works[i].param.numel() for i in members}
     ordered = sorted(members, key=lambda i: -size[i])
     overs = {kind.over for kinds in family.barriers(key) for kind in kinds}
+    if "matrix" in overs:
+        return [Chunk(key, [i], works) for i in ordered]
     if not overs or overs & {*WIDE}:  # where all wait for all, there is nothing to keep in a cache
         return [Chunk(key, ordered, works)]
-    limit = 0 if "matrix" in overs else PASSES_ELEMENTS
-    together: list[list[int]] = []
+    sets: list[int] = []
     room = 0
     for i in ordered:
-        if size[i] > room or not limit:
-            together.append([])
-            room = limit
-        together[-1].append(i)
+        if size[i] > room:
+            sets.append(0)
+            room = PASSES_ELEMENTS
+        sets[-1] += 1
         room -= size[i]
-    return [Chunk(key, some, works) for some in together]
+    return [Chunk(key, ordered, works, sets)]

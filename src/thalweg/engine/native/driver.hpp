@@ -5,6 +5,7 @@
 // number, t(otals), averages (r) and maxima (x); and n(umbers) that every piece knows. At last `finish` writes what every
 // piece reads.
 INLINE double neutral(char how) { return how == 'm' || how == 'x' ? -INFINITY : 0; }
+constexpr int STRIP = 256;  // columns whose sums are put together at a time
 constexpr int SUMS = sizeof(HOW) - 1, COLUMN_SUMS = sizeof(HOW_COLUMNS) - 1;
 
 extern "C" int omp_get_thread_num(), omp_get_num_threads(), omp_get_max_threads();
@@ -68,10 +69,17 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
       T* to = (T*)pointers[t * COLUMNS + TO[s]];
       const double share = HOW_COLUMNS[s] == 'a' ? 1 / double(sizes[t] / unit) : 1;
       const T* own = columns + first[t].columns + s * unit;
-      for (int64_t c = 0; c < unit; ++c) {
-        double whole = own[c];
-        for (int64_t k = 1; k < pieces; ++k) whole = together(HOW_COLUMNS[s], whole, own[k * COLUMN_SUMS * unit + c]);
-        to[c] = T(whole * share);
+      const char how = HOW_COLUMNS[s];
+#pragma omp parallel for if (pieces * unit > TASK / 4)
+      for (int64_t strip = 0; strip < unit; strip += STRIP) {
+        const int64_t n = unit - strip < STRIP ? unit - strip : STRIP;
+        double whole[STRIP];
+        for (int64_t c = 0; c < n; ++c) whole[c] = own[strip + c];
+        for (int64_t k = 1; k < pieces; ++k) {
+          const T* next = own + k * COLUMN_SUMS * unit + strip;
+          for (int64_t c = 0; c < n; ++c) whole[c] = together(how, whole[c], next[c]);
+        }
+        for (int64_t c = 0; c < n; ++c) to[strip + c] = T(whole[c] * share);
       }
     }
     if (pieces) finish(t, unit, pointers + t * COLUMNS, numbers + t * NUMBERS, answers);

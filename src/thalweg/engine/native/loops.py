@@ -39,13 +39,14 @@ class Source:
 
     ``answers`` are those it reads, an array of each. ``asked`` says of each request how it is answered: by a "sum" for
     each tensor in one vector, by one "each", by a "row" or "column" for each tensor, or by a "matrix". There are
-    ``sums`` sums that are one number for each tensor.
+    ``sums`` sums that are one number for each tensor, which has a ``row`` of numbers.
     """
 
     text: str
     answers: tuple[tuple[Any, ...], ...]
     asked: tuple[str, ...]
     sums: int
+    row: int
 
 
 def write(writer: Writer, row: int) -> Source:
@@ -93,7 +94,7 @@ def write(writer: Writer, row: int) -> Source:
         "}",
         _header("driver.hpp"),
     ]
-    return Source("\n".join(lines), tuple(done.answers), tuple(done.asked), len(done.sums))
+    return Source("\n".join(lines), tuple(done.answers), tuple(done.asked), len(done.sums), row)
 
 
 def _over_elements(done: Statements) -> list[str]:

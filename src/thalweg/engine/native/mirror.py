@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +19,7 @@ def _code() -> Callable[..., Any] | None:
     if not build.supported():
         return None
     try:
-        return build.load(files("thalweg.engine.native").joinpath("mirror.cpp").read_text())
+        return build.shipped("mirror.cpp")
     except build.BuildError:
         return None
 
