@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-#: atan(q)/q by powers of q^2, 0 <= q <= 1, with the least relative error of any nine: 1.5e-8; in float32 1.6e-7.
+#: (atan(q)/q - 1)/q^2 by powers of q^2, 0 <= q <= 1, so that the least relative error of any eight is made: 1.5e-8; in
+#: float32 1.6e-7.
 ATAN = (
-    *(1.0, -0.3333307206630707, 0.1999261975288391, -0.14203648269176483, 0.1064094677567482),
+    *(-0.3333307206630707, 0.1999261975288391, -0.14203648269176483, 0.1064094677567482),
     *(-0.07504318654537201, 0.042691782116889954, -0.016068778932094574, 0.0028499250765889883),
 )
-#: log1p(y)/y by powers of y, 0 <= y <= 1, likewise of any ten: 4.7e-9; in float32 1.8e-7.
+#: (log1p(y)/y - 1)/y by powers of y, 0 <= y <= 1, likewise: 3.3e-8; in float32 1.8e-7.
 LOG1P = (
-    *(1.0, -0.4999990165233612, 0.3332996368408203, -0.24954134225845337, 0.1967593878507614),
-    *(-0.15305592119693756, 0.10603653639554977, -0.05695951730012894, 0.019851453602313995, -0.0032440233044326305),
+    *(-0.49999647961557214, 0.3332132257213914, -0.24857163286806142, 0.19153653421866362),
+    *(-0.13753799080932616, 0.07920449691685287, -0.030065768471459225, 0.005364818371644736),
 )
 
 
@@ -54,20 +56,24 @@ def angle(y: Any, x: Any) -> Any:
     q = torch.where(steep, -x, y) / _unless_zero(torch.where(steep, y, x))
     half = torch.where(y < 0, -math.pi / 2, math.pi / 2)
     base = torch.where(steep, half, torch.where(x < 0, half * 2, 0.0))
-    return _series(ATAN, q * q) * q + base
+    square = q * q
+    return _series(ATAN, square) * square * q + q + base
 
 
 def softplus(z: Any) -> Any:
     """log(1 + exp(z)) of float32: the exponential is of what is not positive, so it cannot overflow."""
     y = (-z.abs()).exp()
-    return _series(LOG1P, y) * y + z.relu()
+    return _series(LOG1P, y) * (y * y) + y + z.relu()
 
 
-def _series(coefficients: tuple[float, ...], x: Any) -> Any:
-    value = coefficients[-1] * x + coefficients[-2]
-    for coefficient in coefficients[-3::-1]:
-        value = value * x + coefficient
-    return value
+def _series(coefficients: Sequence[float], x: Any) -> Any:
+    """A polynomial of 2, 4, 8, ... coefficients, pair by pair (Estrin).
+
+    That is a chain of few operations, where Horner's form waits for each coefficient.
+    """
+    pairs = zip(coefficients[::2], coefficients[1::2], strict=True)
+    terms = [high * x + low for low, high in pairs]
+    return terms[0] if len(terms) == 1 else _series(terms, x * x)
 
 
 def _unless_zero(x: Any) -> Any:
