@@ -10,6 +10,9 @@ INLINE Table times(Table t, float x) {
     V v;
     memcpy(&v, t.at + k, sizeof v);
     v *= x;
+#if VECTOR_BYTES == 64 && !defined(__clang__)
+    asm("" : "+v"(v));  // or what is looked up would be multiplied instead, vector by vector
+#endif
     memcpy(t.at + k, &v, sizeof v);
   }
   return t;
@@ -34,9 +37,9 @@ template <class R, class N> INLINE R look(const Wide<N>& t, M i) {
 #endif
 }
 
-// By the exponent of a place (plus a half) its decade's line; by the exponent of a share the decade below it, and where the
-// next begins; by the decade the line from shares to places, and the last place.
-struct Book { Table slope, offset; Wide<int> decade; Wide<float> next; Table rise, start, last; };
+// By the exponent of a place (plus a half) its decade's line. By that of a share what carries it into the next exponent
+// where its nearest value is of the next decade; and by that, then, the line from shares to codes, and the last code.
+struct Book { Table slope, offset; Wide<int> carry; Wide<float> rise, start, last; };
 
 template <bool part> INLINE M code(const uint8_t* p, int rest) {
   return widened(raw<part>(p, rest));
@@ -51,25 +54,29 @@ INLINE V value(M place, Table slope, Table offset, float shift) {
   M e = bits(y) >> 23;
   return look(slope, e) * y + look(offset, e);
 }
-// The place of a share 0 to 1.
-INLINE M place(V share, const Book& b) {
-  V x = choose(share > 1.1920929e-7f, share, up(1.1920929e-7f));
-  M e = bits(x) >> 23;
-  M d = look<M>(b.decade, e) - (x >= look<V>(b.next, e));
-  V n = look(b.rise, d) * x + look(b.start, d);
-  V last = look(b.last, d);
-  return __builtin_convertvector(choose(n < last, n, last), M);
+// The code of a share 0 to 1, and what is left of it behind the point. The smallest shares, and NaN, are alike.
+INLINE V place(V share, const Book& b) {
+  constexpr float least = 1.1920929e-7f;
+#if VECTOR_BYTES == 64 && !defined(__clang__)
+  V x = __builtin_ia32_maxps512_mask(share, up(least), V{}, 0xffff, 4);
+#else
+  V x = choose(share > least, share, up(least));
+#endif
+  M d = (bits(x) + look<M>(b.carry, bits(x) >> 23)) >> 23;
+  V n = look<V>(b.rise, d) * x + look<V>(b.start, d), last = look<V>(b.last, d);
+  return choose(n < last, n, last);
 }
+INLINE M magnitude(M n) { return n < 0 ? -n : n; }
 template <bool is_signed, int zero> INLINE V decoded(M c, const Table& slope, const Table& offset) {
   if (!is_signed) return value(c, slope, offset, 1.5f);
-  M n = c - zero, s = n >> 31;
-  return (V)(bits(value((n ^ s) - s, slope, offset, 0.5f)) ^ (s << 31));
+  M n = c - zero;
+  return (V)(bits(value(magnitude(n), slope, offset, 0.5f)) ^ (n & INT32_MIN));
 }
 template <bool is_signed, int zero> INLINE M encoded(V share, const Book& b) {
-  if (!is_signed) { M n = place(share, b) - 1; n = n < 1 ? (M){} + 1 : n; return share > 0 ? n : (M){}; }
-  M n = place(size(share), b), s = bits(share) >> 31;
-  n = ((n ^ s) - s) + zero;
-  return n > 0 ? n : M{};  // there is a code for 1, but none for -1
+  if (!is_signed) return share > 0 ? __builtin_convertvector(place(share, b), M) : M{};
+  V n = (V)(bits(place(size(share), b)) | (bits(share) & INT32_MIN));
+  M c = __builtin_convertvector(n, M) + zero;
+  return c > 0 ? c : M{};  // there is a code for 1, but none for -1
 }
 INLINE M encoded_evenly(V share) {
   V n = whole(share * 16 - 0.5f);

@@ -6,7 +6,7 @@ to ``2*parts - 1``: the exponent of a place tells its decade. Signed ones have 1
 
 from __future__ import annotations
 
-import math
+import struct
 from collections.abc import Iterable
 from functools import cache
 from itertools import pairwise
@@ -45,18 +45,24 @@ def book(bits: int, signed: bool) -> str:
     least = (found[0].low + found[0].step / 2) / 2 if signed else 0.0  # nothing but zero is rounded to zero
     borders = [least, *(d.low + before.step for before, d in pairwise(found))]
     borders.append(1 - found[-1].step / 4)
-    decade, following = [0] * 32, [math.inf] * 32
-    for exponent in range(LEAST, 1):
-        low, place = 2.0**exponent, (exponent + 127) % 32
-        decade[place] = sum(border <= low for border in borders)
-        within = [border for border in borders if low < border < 2 * low]
-        following[place] = min(within, default=math.inf)
-        assert len(within) < 2
+    zero = 0 if signed else 1  # unsigned codes begin with the smallest value: there is none between it and zero
     lines = [(0.0, 0.0, 0), *((1 / step, parts - low / step, 2 * parts - 1) for low, step, parts in found)]
     lines.append((0.0, top, top))
-    rise, start, last = zip(*lines, *[(0.0, 0.0, 0)] * (16 - len(lines)), strict=True)
-    arrays: tuple[Iterable[float], ...] = (slope, offset, decade, following, rise, start, last)
+    carry, of_exponent = [0] * 32, [lines[0]] * 32
+    for exponent in range(LEAST, 2):
+        low, place = 2.0**exponent, (exponent + 127) % 32
+        of_exponent[place] = lines[sum(border <= low for border in borders)]
+        within = [border for border in borders if low < border < 2 * low]
+        carry[place] = _bits(2 * low) - _bits(within[0]) if within else 0
+        assert len(within) < 2
+    rise, start, last = zip(*((rise, start - zero, last - zero) for rise, start, last in of_exponent), strict=True)
+    arrays: tuple[Iterable[float], ...] = (slope, offset, carry, rise, start, last)
     return "{" + ", ".join(map(_array, arrays)) + "}"
+
+
+def _bits(x: float) -> int:
+    """A float32 as an integer."""
+    return int.from_bytes(struct.pack("<f", x), "little")
 
 
 def _exponent(place: int) -> int:
@@ -65,4 +71,4 @@ def _exponent(place: int) -> int:
 
 
 def _array(values: Iterable[float]) -> str:
-    return "{{" + ", ".join("INFINITY" if v == math.inf else repr(v) for v in values) + "}}"
+    return "{{" + ", ".join(map(repr, values)) + "}}"
