@@ -162,10 +162,13 @@ class _Packed:
         seeds = [] if like.seed is None else [w.seed or 0 for w in works]
         key = (like.compute_dtype, like.param.device, count, *[id(w.rule) for w in works], *seeds)
         if key not in self.made:
-            rows = [(*w.rule.numbers, *seeds[i : i + 1]) for i, w in enumerate(works)]
-            rows += rows[:1] * (count - len(rows))
+            alike = not seeds and len({id(w.rule) for w in works}) == 1
+            rows = [(*w.rule.numbers, *seeds[i : i + 1]) for i, w in enumerate(works[:1] if alike else works)]
+            if not alike:
+                rows += rows[:1] * (count - len(rows))
             numbers = [n for row in rows for n in row]
-            self.made[key] = torch.tensor(numbers or (0.0,), dtype=like.compute_dtype, device=like.param.device)
+            made = torch.tensor(numbers or (0.0,), dtype=like.compute_dtype, device=like.param.device)
+            self.made[key] = made.repeat(count) if alike else made
         return self.made[key]
 
 
