@@ -274,9 +274,10 @@ class Optimizer(torch.optim.Optimizer):
             if _settled_numbers(recipe, recipe):  # groups without a gradient in this step keep up
                 for group in self.param_groups:
                     group.update({key: host[key] for key in _settled_numbers(recipe, self.recipe_of(group))})
-        for state, numbers in steps:
+        for numbers, states in steps:
             for key, value in numbers.items():
-                state[key].fill_(value)
+                targets = [state[key] for state in states]
+                torch._foreach_copy_(targets, [torch.tensor(value, dtype=torch.float64)] * len(targets))
         if half and (share := stalled(before, half)) > 0.5:
             warnings.warn(
                 f"thalweg: {share:.0%} of the elements of half-precision parameters did not move in step"
@@ -319,13 +320,14 @@ class Optimizer(torch.optim.Optimizer):
 
     def _prepare(
         self, groups: Sequence[Chosen]
-    ) -> tuple[list[Work], list[storage.Rows], list[tuple[dict[str, Any], dict[str, float]]], list[dict[str, Any]]]:
-        """Every parameter that moves as a work, or the rows of it that a sparse gradient names as one; what its
-        numbers become; and each group's options, flattened. Changes nothing, but makes the state that is missing.
+    ) -> tuple[list[Work], list[storage.Rows], list[tuple[dict[str, float], list[Any]]], list[dict[str, Any]]]:
+        """Every parameter that moves as a work, or the rows of it that a sparse gradient names as one; what numbers
+        become, and in which states; and each group's options, flattened. Changes nothing, but makes the state that is
+        missing.
         """
         works: list[Work] = []
         rows: list[storage.Rows] = []
-        steps: list[tuple[dict[str, Any], dict[str, float]]] = []
+        steps: list[tuple[dict[str, float], list[Any]]] = []
         hosts: list[dict[str, Any]] = []
         places: dict[Tensor, int] = {}
         if self.rounding == "stochastic" or any(group["state"] == "bfloat16" for group, _, _ in groups):
@@ -336,7 +338,7 @@ class Optimizer(torch.optim.Optimizer):
             if group.setdefault("_stored", group["state"]) != group["state"]:
                 self._recode(group)
             start = recipe.numbers
-            rules: dict[Any, tuple[Rule, dict[str, float]]] = {}
+            rules: dict[Any, tuple[Rule, list[Any]]] = {}
             for p in params:
                 state = self.state[p]
                 kept = storage.layout(recipe, storage.real_shape(p), p.dtype, group["state"], self.rounding)
@@ -347,9 +349,10 @@ class Optimizer(torch.optim.Optimizer):
                 at = (t, shape, *numbers.values())
                 if at not in rules:
                     rule = Rule.of(recipe, recipe.scalars(h, t, numbers, shape), group["maximize"], h, len(hosts))
-                    rules[at] = rule, {"step": t, **numbers}
-                rule, after = rules[at]
-                steps.append((state, after))
+                    rules[at] = rule, []
+                    steps.append(({"step": t, **numbers}, rules[at][1]))
+                rule, states = rules[at]
+                states.append(state)
                 drawn = None
                 if kept.seeded:
                     drawn = seed(t, places[p])

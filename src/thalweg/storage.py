@@ -149,8 +149,11 @@ def any_gradient(param: Tensor) -> bool:
 
 def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: int | None) -> Work:
     """The parameter's step as the engines take it; complex tensors as real pairs."""
-    assert param.grad is not None
-    return _real_work(param, param.grad, tensors, kept, rule, id(param), seed)
+    grad = param.grad
+    assert grad is not None
+    if param.is_complex():
+        return _real_work(param, grad, tensors, kept, rule, id(param), seed)
+    return Work(param, grad, tensors, kept, rule, id(param), seed)
 
 
 def _real_work(
