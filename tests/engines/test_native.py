@@ -19,7 +19,7 @@ from torch.nn import Parameter
 import thalweg
 from engines.rig import NAMES, build, set_gradients
 from thalweg.codecs import Blockwise, codebook
-from thalweg.engine import native
+from thalweg.engine import native, scratch
 from thalweg.engine.native import build as build_module
 from thalweg.engine.native import chunk as chunk_module
 from thalweg.engine.native import loops, tables
@@ -190,6 +190,24 @@ def test_sets_of_tensors_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatc
     assert many > 2
     assert one == 1
     assert all(torch.equal(a, b) for a, b in zip(apart, together, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(100, 30), (101, 30), (50, 5, 4), (30, 100)])
+def test_a_long_matrix_is_measured_in_pieces(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its Gram matrix tells needs no copy of it."""
+    asked: list[int] = []
+    empty = scratch.empty
+
+    def note(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        asked.append(math.prod(shape))
+        return empty(shape, dtype, device)
+
+    monkeypatch.setattr(chunk_module, "PASSES_ELEMENTS", 900)
+    monkeypatch.setattr(scratch, "empty", note)
+    got, want = (_stepped("adamw2", shape, 1, engine) for engine in ("compiled", "reference"))
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-6)
+    assert max(asked) == (3000 if shape == (30, 100) else 900)
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "smmf"])

@@ -8,6 +8,7 @@ foreach engine.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -22,6 +23,7 @@ from thalweg.engine.native.build import compiler
 from thalweg.engine.record import Kind
 from thalweg.engine.view import WIDE
 from thalweg.engine.work import Work
+from thalweg.slots.symmetric import OfGram
 
 #: How many patterns of present gradients a plan is kept for.
 PLANS = 16
@@ -230,10 +232,12 @@ class _Run:
                 return asked
         return None
 
-    def of_matrix(self, value: Tensor, kind: Kind) -> Tensor:
-        """A function of the whole matrix that a measure graph has left in storage order."""
+    def of_matrix(self, value: Tensor | Iterator[Tensor], kind: Kind) -> Tensor:
+        """A function of the whole matrix that a measure graph has left in storage order, or leaves in pieces."""
         assert kind.function is not None
         (work,) = self.works
+        if isinstance(kind.function, OfGram) and not isinstance(value, Tensor):
+            return kind.function.of_rows(value).reshape(()).to(work.compute_dtype)
         numbers = [work.rule.numbers[place] for place in kind.given]
         found = kind.function(value.view(1, *work.param.shape), *numbers)
         return found.reshape(() if kind.lone else value.shape).to(value.dtype)

@@ -16,6 +16,7 @@ from thalweg.slots.base import Request, Slot, State, matrices, mean, total
 from thalweg.slots.chain import Chain
 from thalweg.slots.gradient import check_axis, units
 from thalweg.slots.scale import ClipRMS, TrustRatio, UnitNorm
+from thalweg.slots.symmetric import OfGram
 from thalweg.techniques import technique
 
 POSITIVE = Hyper(1.0, open_low=True)
@@ -219,18 +220,15 @@ technique("trust_ratio", source="arXiv 1904.00962")(TrustRatio)
 technique("clip_rms", source="arXiv 1804.04235")(ClipRMS)
 
 
-def _sigma(stack: Tensor) -> Tensor:
-    """The largest singular value of each matrix of a stack, axes after the second flattened.
-
-    The root of the largest eigenvalue of the smaller Gram matrix: for the largest one that is as exact as a singular
-    value decomposition, which takes tens of times as long on a long matrix.
+def _largest_singular(gram: Tensor) -> Tensor:
+    """The root of the largest eigenvalue: for that one it is as exact as a singular value decomposition of the matrix,
+    which takes tens of times as long on a long one.
     """
-    matrix = stack.flatten(2)
-    if len(matrix) == 1:
-        matrix = matrix[0]  # a stack of one is copied where it is turned
-    gram = matrix @ matrix.mT if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT @ matrix
-    gram = gram.reshape(len(stack), *gram.shape[-2:])
     return torch.linalg.eigvalsh(gram)[..., -1].clamp(min=0).sqrt()
+
+
+#: The largest singular value of each matrix of a stack.
+_SIGMA = OfGram(_largest_singular)
 
 
 @dataclass(frozen=True, repr=False)
@@ -265,8 +263,8 @@ class SpectralBound(Slot):
         if x.ndim < 2:
             return moved
         if self.iterations is None:
-            own = yield matrices(_sigma, x.param, lone=True)
-            step = yield matrices(_sigma, u, lone=True)  # one after the other, so that one is in memory at a time
+            own = yield matrices(_SIGMA, x.param, lone=True)
+            step = yield matrices(_SIGMA, u, lone=True)  # one after the other, so that one is in memory at a time
         else:
             own, step = self._power(x, "param_vector", x.param), self._power(x, "step_vector", u)
         least = (own * h.room / step).clamp(max=1)

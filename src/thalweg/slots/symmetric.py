@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import ceil
 
 import torch
@@ -44,3 +46,39 @@ def _in_blocks(out: Tensor, x: Tensor, y: Tensor, z: Tensor | None, beta: float,
         like = out if z is None else z
         torch.addmm(like[rows, rest], x[rows], y[:, rest], beta=beta, alpha=alpha, out=out[rows, rest])
     return mirror(out)
+
+
+@dataclass(frozen=True)
+class OfGram:
+    """A function of matrices by way of the smaller of their Gram matrices: ``function`` takes a stack of those.
+
+    Axes after a matrix's second are flattened. That of a long matrix is a sum over its rows, so an engine may hand them
+    over in pieces.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.slots.symmetric import OfGram
+        >>> squares = OfGram(lambda gram: gram.diagonal(dim1=-2, dim2=-1).sum(-1))
+        >>> x = torch.arange(6.0).reshape(3, 2)
+        >>> squares(x[None]), squares.of_rows([x[:2], x[2:]])
+        (tensor([55.]), tensor([55.]))
+    """
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, stack: Tensor) -> Tensor:
+        matrix = stack.flatten(2)
+        if matrix.shape[-2] > matrix.shape[-1]:
+            matrix = matrix.mT
+        if len(matrix) == 1:
+            matrix = matrix[0]  # a stack of one is copied where it is turned
+        gram = symmetric(matrix, matrix.mT)
+        return self.function(gram.reshape(len(stack), *gram.shape[-2:]))
+
+    def of_rows(self, pieces: Iterable[Tensor]) -> Tensor:
+        """The same of one matrix that has more rows than columns, from pieces of its rows."""
+        gram: Tensor | None = None
+        for rows in pieces:
+            gram = symmetric(rows.mT, rows, gram, beta=1)
+        assert gram is not None
+        return self.function(gram[None])

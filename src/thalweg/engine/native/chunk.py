@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,6 +20,7 @@ from thalweg.engine.native.source import TYPES, Column, Unsupported, Writer
 from thalweg.engine.record import WHOLE, Structure, record
 from thalweg.engine.view import WIDE
 from thalweg.engine.work import Work
+from thalweg.slots.symmetric import OfGram
 from thalweg.square import square_shape
 
 #: Elements of the tensors that pass their barriers together: few enough to be in cache still when they are updated.
@@ -165,6 +166,12 @@ class Chunk:
             for j, tensor in enumerate(tensors):
                 self.pointers[t * self.width + j] = tensor.data_ptr()
         self.held: list[Tensor] = []  # copies of gradients, for as long as a step takes
+        #: Rows and columns of a long matrix, and the pointers that move with its rows, with the bytes of a number.
+        self.long: tuple[int, int, list[tuple[int, int]]] | None = None
+        rows, length = works[members[0]].param.shape[:1].numel(), sizes[0]
+        if rows**2 > length > PASSES_ELEMENTS and not layout.blockwise:
+            moving = [(j, t.element_size()) for j, t in enumerate(tensors) if t.numel() == length]
+            self.long = rows, length // rows, moving
 
     def load(self, works: list[Work]) -> dict[tuple[Any, ...], Tensor]:
         """Point at this step's gradients; those in another layout than their parameters are copied."""
@@ -177,7 +184,7 @@ class Chunk:
             at += self.width
         return {}
 
-    def call(self, barrier: int | None, inputs: dict[tuple[Any, ...], Tensor]) -> list[Tensor]:
+    def call(self, barrier: int | None, inputs: dict[tuple[Any, ...], Tensor]) -> list[Any]:
         """Run the kernel of a barrier, or of the update; what it was asked for, request by request."""
         numbers = inputs["scalars",].data_ptr()
         if self.sets:
@@ -194,6 +201,8 @@ class Chunk:
             if len(key) == 4:
                 self.point(key[3], key[:3], tensor.data_ptr())
         answers = (ctypes.c_int64 * len(told.answers))(*(inputs[key].data_ptr() for key in told.answers))
+        if self.long and told.asked == ("matrix",) and isinstance(self.kinds[barrier or 0][0].function, OfGram):
+            return [self.in_pieces(found, self.place["value", barrier, 0], numbers, answers)]
         sums = torch.empty((told.sums, self.count), dtype=torch.float64)
         rows = iter(sums)
         asked: list[Tensor] = []
@@ -209,6 +218,21 @@ class Chunk:
                     self.point(t, ("value", barrier, q), asked[-1].data_ptr())
         found.load()(self.count, self.sizes, self.units, self.pointers, numbers, answers, sums.data_ptr())
         return asked
+
+    def in_pieces(self, found: Kernel, place: int, numbers: int, answers: Any) -> Iterator[Tensor]:
+        """The value of a long matrix, some rows at a time, in memory for one piece."""
+        assert self.long is not None
+        rows, length, moving = self.long
+        step = max(1, PASSES_ELEMENTS // length)
+        value = scratch.empty((step * length,), self.compute, torch.device("cpu"))
+        pointers = (ctypes.c_int64 * self.width)(*self.pointers)
+        pointers[place] = value.data_ptr()
+        for row in range(0, rows, step):
+            size = min(step, rows - row) * length
+            for j, item in moving:
+                pointers[j] = self.pointers[j] + row * length * item
+            found.load()(1, (ctypes.c_int64 * 1)(size), self.units, pointers, numbers, answers, None)
+            yield value[:size].view(-1, length)
 
     def kernels(self) -> list[Kernel]:
         """Those of all barriers, and of the update."""
