@@ -74,6 +74,9 @@ def test_numpy_numbers_do_not_reach_the_file(named: Case) -> None:
     train(optimizer, members(optimizer), 1)
     loaded = through_file(optimizer.state_dict())
     assert loaded["param_groups"] == optimizer.state_dict()["param_groups"]
+    plain = {k: tuple(map(float, v)) if isinstance(v, tuple) else float(v) for k, v in numbers.items()}
+    same = thalweg.get(named.id).cls(make_params(), engine="foreach", **plain)
+    assert [g["recipe"] for g in optimizer.param_groups] == [g["recipe"] for g in same.param_groups]
 
 
 def test_loading_what_was_just_saved_changes_nothing(case: Case) -> None:

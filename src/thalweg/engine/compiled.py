@@ -236,7 +236,8 @@ class _Run:
         """A function of the whole matrix that a measure graph has left in storage order, or leaves in pieces."""
         assert kind.function is not None
         (work,) = self.works
-        if isinstance(kind.function, OfGram) and not isinstance(value, Tensor):
+        if not isinstance(value, Tensor):
+            assert isinstance(kind.function, OfGram)
             return kind.function.of_rows(value).reshape(()).to(work.compute_dtype)
         numbers = [work.rule.numbers[place] for place in kind.given]
         found = kind.function(value.view(1, *work.param.shape), *numbers)

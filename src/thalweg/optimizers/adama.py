@@ -101,8 +101,9 @@ class AdamA(Named):
                 raise RuntimeError("AdamA does not support sparse gradients; build embeddings with sparse=False")
         works, _, steps, _ = self._prepare([(group, _folding(recipe), params) for group, recipe, params in groups])
         self._run(works)
-        for state, numbers in steps:
-            state["folds"].fill_(numbers["folds"] + 1)
+        for numbers, states in steps:
+            for state in states:
+                state["folds"].fill_(numbers["folds"] + 1)
 
     def _take_step(self, loss: Any) -> None:
         """The step of all that have a gradient or have taken one in; the latter by a gradient of zeros."""

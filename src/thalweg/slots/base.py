@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
@@ -106,6 +107,16 @@ def matrices(
     return Request(value, "matrix", function=function, others=others, fast=fast, given=given, lone=lone, shared=shared)
 
 
+def plain_numbers(value: Any) -> Any:
+    """Numbers of other libraries, and tuples with some, as Python's own, which print and are saved like those."""
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        plain = tuple(map(plain_numbers, value))
+        return value if all(a is b for a, b in zip(plain, value, strict=True)) else plain
+    if type(value) in (bool, int, float) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 @dataclass(frozen=True)
 class Slot:
     """One idea. Subclasses are frozen dataclasses whose fields are structure, never per-step numbers.
@@ -151,6 +162,22 @@ class Slot:
     asks: ClassVar[bool] = False
     sized: ClassVar[bool] = False
     squared: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if (own := cls.__dict__.get("__post_init__")) is not None:
+
+            def both(slot: Slot) -> None:
+                Slot.__post_init__(slot)
+                own(slot)
+
+            cls.__post_init__ = both  # type: ignore[method-assign, assignment]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if (plain := plain_numbers(value)) is not value:
+                object.__setattr__(self, field.name, plain)
 
     @property
     def links(self) -> tuple[Slot, ...]:
