@@ -1,9 +1,9 @@
 // Runs `work` over all tensors, by pieces of so many units (elements, blocks or rows). Each thread has a share of them, the
-// same in every pass, so that it updates what it has measured: that is in its cache, or near it where processors have
-// several. Done with its own it takes pieces of the others'. What each piece sums up is kept apart and put together in the order of the pieces, so results do not depend on the number of
-// threads. HOW they are taken: of elements a s(um), an a(verage) or a m(aximum), an average of c(olumns); of rows, number by
-// number, t(otals), averages (r) and maxima (x); and n(umbers) that every piece knows. At last `finish` writes what every
-// piece reads.
+// same in every pass, so that it updates what it has measured: that is in its own cache, or near it where processors have
+// several. Done with its own it takes pieces of the others'. What each piece sums up is kept apart and put together in the
+// order of the pieces, so results do not depend on the number of threads. HOW they are taken: of elements a s(um), an
+// a(verage) or a m(aximum), an average of c(olumns); of rows, number by number, t(otals), averages (r) and maxima (x); and
+// n(umbers) that every piece knows. At last `finish` writes what every piece reads.
 INLINE double neutral(char how) { return how == 'm' || how == 'x' ? -INFINITY : 0; }
 constexpr int STRIP = 256;  // columns whose sums are put together at a time
 constexpr int SUMS = sizeof(HOW) - 1, COLUMN_SUMS = sizeof(HOW_COLUMNS) - 1;
