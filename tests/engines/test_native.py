@@ -101,6 +101,28 @@ def test_division_by_a_number(by: float, dtype: torch.dtype) -> None:
     torch.testing.assert_close(got, exact, rtol=2 * torch.finfo(dtype).eps, atol=3e-45, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_division_by_a_root(dtype: torch.dtype) -> None:
+    """To two units in the last place, over the whole range, and at its ends what division and root say."""
+    ends = torch.tensor([0.0, -0.0, 1e-45, 1e-40, 1.2e-38, 3e38, -1.0, math.inf, math.nan], dtype=dtype)
+    y = torch.cat([ends, 10 ** (70 * torch.rand(4000, dtype=torch.float64) - 35).to(dtype)])
+    for x in (
+        torch.randn(len(y)).to(dtype),
+        torch.zeros(len(y), dtype=dtype),
+        torch.full((len(y),), math.inf, dtype=dtype),
+    ):
+        got, _ = _over("store<false>((T*)to + o, over_root(x, y), W);", x, y)
+        exact = (x.double() / y.double().sqrt()).to(dtype)
+        torch.testing.assert_close(got, exact, rtol=2 * torch.finfo(dtype).eps, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("bound", ["at_least", "at_most"])
+def test_bounds(bound: str) -> None:
+    x = torch.tensor([*EDGES, 0.4, 0.6])
+    got, _ = _over(f"store<false>((T*)to + o, {bound}(x, T(0.5)), W);", x)
+    assert torch.equal(got.nan_to_num(7), x.clamp(**{"min" if bound == "at_least" else "max": 0.5}).nan_to_num(7))
+
+
 def test_bfloat16_is_rounded_to_nearest_even() -> None:
     bits = torch.arange(1 << 16, dtype=torch.int32) << 16
     x = torch.cat([bits.view(torch.float32), (bits + 0x8000).view(torch.float32), (bits + 0x8001).view(torch.float32)])

@@ -205,9 +205,18 @@ class Writer:
             there = self.done.rows if found[1].level == ROW else self.done.numbers
             there.append(f"const Divisor {node.name}_by = {self.number(found[1], found[1])};")
             text = f"over({texts[0]}, {node.name}_by)"
+        elif name == "truediv" and like.vector and (under := self.under_root(node.args[1])):
+            text = f"over_root({texts[0]}, {self.number(under, like)})"
         else:
             text = self.formula(node, name, texts, like, limits)
         self.put(node, text, like, "truth" if name in _TRUTHS else "float")
+
+    def under_root(self, node: Any) -> Value | None:
+        """What a node is the root of, element by element."""
+        if not isinstance(node, fx.Node) or node.target not in ("sqrt", torch.sqrt):
+            return None
+        value = self.read(node.args[0])
+        return value if value.level == ELEMENT else None
 
     def formula(self, node: fx.Node, name: str, texts: list[str], like: Value, limits: dict[str, Any]) -> str:
         if operator := {**_BINARY, **_COMPARED, **_LOGICAL}.get(name):
@@ -218,8 +227,11 @@ class Writer:
             return f"{_FUNCTIONS[name]}({', '.join(texts)})"
         if name == "clamp":
             text = texts[0]
-            for which, limit in zip(limits, texts[1:], strict=True):
-                text = f"{'larger' if which == 'min' else 'smaller'}({text}, {limit})"
+            for (which, known), limit in zip(limits.items(), texts[1:], strict=True):
+                if like.vector and isinstance(known, (int, float)):
+                    text = f"at_{'least' if which == 'min' else 'most'}({text}, {_constant(known).text})"
+                else:  # a limit may be NaN, too
+                    text = f"{'larger' if which == 'min' else 'smaller'}({text}, {limit})"
             return text
         simple = {
             "where": "choose({0}, {1}, {2})",
