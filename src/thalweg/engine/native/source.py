@@ -211,6 +211,14 @@ class Writer:
             text = self.formula(node, name, texts, like, limits)
         self.put(node, text, like, "truth" if name in _TRUTHS else "float")
 
+    def given(self, argument: Any) -> bool:
+        """Whether it is a constant or made of the step's numbers alone, which are finite."""
+        if not isinstance(argument, fx.Node) or argument.target == "new_ones":
+            return True
+        if argument.op == "placeholder":
+            return self.inputs[argument][0][0] == "scalars"
+        return all(map(self.given, argument.all_input_nodes))
+
     def under_root(self, node: Any) -> Value | None:
         """What a node is the root of, element by element."""
         if not isinstance(node, fx.Node) or node.target not in ("sqrt", torch.sqrt):
@@ -228,8 +236,8 @@ class Writer:
         if name == "clamp":
             text = texts[0]
             for (which, known), limit in zip(limits.items(), texts[1:], strict=True):
-                if like.vector and isinstance(known, (int, float)):
-                    text = f"at_{'least' if which == 'min' else 'most'}({text}, {_constant(known).text})"
+                if like.vector and self.given(known):
+                    text = f"at_{'least' if which == 'min' else 'most'}({text}, {self.read(known).text})"
                 else:  # a limit may be NaN, too
                     text = f"{'larger' if which == 'min' else 'smaller'}({text}, {limit})"
             return text
