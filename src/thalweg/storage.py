@@ -151,9 +151,7 @@ def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: i
     """The parameter's step as the engines take it; complex tensors as real pairs."""
     grad = param.grad
     assert grad is not None
-    if param.is_complex():
-        return _real_work(param, grad, tensors, kept, rule, id(param), seed)
-    return Work(param, grad, tensors, kept, rule, id(param), seed)
+    return _real_work(param, grad, tensors, kept, rule, id(param), seed)
 
 
 def _real_work(

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import fx
 
-#: (atan(q)/q - 1)/q^2 by powers of q^2, 0 <= q <= 1, so that the least relative error of any eight is made: 1.5e-8; in
-#: float32 1.6e-7.
+#: (atan(q)/q - 1)/q^2 by powers of q^2, 0 <= q <= 1; of any eight they make the least relative error of atan(q):
+#: 1.5e-8, in float32 1.6e-7.
 ATAN = (
     *(-0.3333307206630707, 0.1999261975288391, -0.14203648269176483, 0.1064094677567482),
     *(-0.07504318654537201, 0.042691782116889954, -0.016068778932094574, 0.0028499250765889883),
 )
-#: (log1p(y)/y - 1)/y by powers of y, 0 <= y <= 1, likewise: 3.3e-8; in float32 1.8e-7.
+#: (log1p(y)/y - 1)/y by powers of y, 0 <= y <= 1, likewise for log1p(y): 3.3e-8; in float32 1.8e-7.
 LOG1P = (
     *(-0.49999647961557214, 0.3332132257213914, -0.24857163286806142, 0.19153653421866362),
     *(-0.13753799080932616, 0.07920449691685287, -0.030065768471459225, 0.005364818371644736),

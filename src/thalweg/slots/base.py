@@ -165,6 +165,7 @@ class Slot:
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
+        # What a slot checks of its own is already Python's.
         if (own := cls.__dict__.get("__post_init__")) is not None:
 
             def both(slot: Slot) -> None:

@@ -16,6 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from thalweg.engine.family import NotCompiled
+
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-w")
 
 
@@ -23,7 +25,7 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapp
 found = made = 0
 
 
-class BuildError(RuntimeError):
+class BuildError(NotCompiled):
     """The compiler refused a source, or what it made could not be loaded."""
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg.engine import family, functions, scratch
-from thalweg.engine.family import Key, NotCompiled
+from thalweg.engine.family import Key
 from thalweg.engine.native import build
 from thalweg.engine.native.loops import Source, write
 from thalweg.engine.native.series import Series
@@ -35,12 +35,9 @@ class Kernel:
     code: Callable[..., Any] | None = None
 
     def load(self) -> Callable[..., Any]:
-        """Its code. Raises ``NotCompiled``."""
+        """Its code. Raises ``BuildError``."""
         if self.code is None:
-            try:
-                self.code = build.load(self.source.text)
-            except build.BuildError as error:
-                raise NotCompiled(str(error)) from error
+            self.code = build.load(self.source.text)
             family.count_one()
         return self.code
 
@@ -56,6 +53,11 @@ def _columns(key: Key) -> tuple[Column, ...]:
         *(Column(("state", role), dtype) for role, dtype in roles),
         *(Column((what, b, q), _compute(key)) for b, q in asked for what in ("value", "answer")),
     )
+
+
+def _graphs(key: Key) -> tuple[int | None, ...]:
+    """The graphs of a family: those of its barriers in their order, and the update's."""
+    return (*range(len(family.barriers(key))), None)
 
 
 def _compute(key: Key) -> torch.dtype:
@@ -86,7 +88,7 @@ def kernel(key: Key, barrier: int | None) -> Kernel:
 def _writable(key: Key) -> bool:
     """Whether there is C++ for all of a family's graphs."""
     try:
-        for barrier in (*range(len(family.barriers(key))), None):
+        for barrier in _graphs(key):
             source(key, barrier)
     except Unsupported:
         return False
@@ -189,10 +191,7 @@ class Chunk:
         numbers = inputs["scalars",].data_ptr()
         if self.sets:
             if self.series is None:
-                try:
-                    self.series = Series(self, self.kernels(), self.sets)
-                except build.BuildError as error:
-                    raise NotCompiled(str(error)) from error
+                self.series = Series(self, [kernel(self.key, barrier) for barrier in _graphs(self.key)], self.sets)
             self.series(numbers)
             return []
         found = kernel(self.key, barrier)
@@ -233,10 +232,6 @@ class Chunk:
                 pointers[j] = self.pointers[j] + row * length * item
             found.load()(1, (ctypes.c_int64 * 1)(size), self.units, pointers, numbers, answers, None)
             yield value[:size].view(-1, length)
-
-    def kernels(self) -> list[Kernel]:
-        """Those of all barriers, and of the update."""
-        return [kernel(self.key, barrier) for barrier in (*range(len(family.barriers(self.key))), None)]
 
     def point(self, tensor: int, key: tuple[Any, ...], at: int) -> None:
         """Set a pointer."""

@@ -104,7 +104,8 @@ INLINE V exponential(V v) {
   V n = whole(x * 1.442695041f + 0.5f);
   V r = x - n * 0.693359375f + n * 2.12194440e-4f, r2 = r * r;
   // Pair by pair: a chain of few operations.
-  V p = (0.0013843644f * r2 + (0.0083741629f * r + 0.041668002f)) * (r2 * r2) + ((0.16666432f * r + 0.49999994f) * r2 + (r + 1));
+  V high = 0.0013843644f * r2 + (0.0083741629f * r + 0.041668002f), low = (0.16666432f * r + 0.49999994f) * r2 + (r + 1);
+  V p = high * (r2 * r2) + low;
 #if defined(__AVX512F__)
   return __builtin_ia32_scalefps512_mask(p, n, V{}, 0xffff, 4);
 #else
