@@ -19,7 +19,7 @@ from thalweg import registry
 from thalweg.engine.record import Structure, barriers, layout, record
 from thalweg.hyper import flatten, join
 from thalweg.recipe import Recipe
-from thalweg.slots import L2, Average, Debiased, OverSqrt, Slot, mean
+from thalweg.slots import L2, Average, Debiased, OverSqrt, Slot, State, largest, mean, total
 from thalweg.square import square_shape
 
 #: Words per element and passes, counted by hand: what must be read (parameter, gradient, state) and written back.
@@ -53,11 +53,11 @@ COUNTED: dict[str, tuple[int, int]] = {
     "adamcpr": (7, 1),  # Adam's, as long as kappa is not known
     "adamw2": (1 + 3 + 7, 3),  # the singular values: p ; g m v ; then Adam's
     "nsgda": (3 + 5, 2),  # the norm, with L2: p g m ; then momentum's
-    "adafactor": (1 + 1 + 1 + 3, 4),  # rows and columns: g ; rms of u: g ; rms of p: p ; then p g | p
-    "adafactor_torch": (1 + 1 + 1 + 3, 4),
+    "adafactor": (2 + 1 + 3, 3),  # rows and columns of g, and rms of p: p g ; rms of u: g ; then p g | p
+    "adafactor_torch": (2 + 1 + 3, 3),
     "adafactor_bv": (1 + 5, 2),  # rows and columns: g ; then momentum's
-    "sm3": (1 + 5, 2),  # the covers: g ; then momentum's
-    "smmf": (1 + 1 + 3, 3),  # sums of v: g ; of m: g and a bit ; then p g | p and a bit
+    "sm3": (5, 1),  # momentum's; the covers are maxima of what it divides by
+    "smmf": (3, 1),  # p g | p, a bit read and one written; the sums are those of what it makes on its way
     "amos": (1 + 3, 2),  # the mean of g^2: g ; then p g | p
     "muon": (2 + 5, 2),  # the matrix: g b ; then p g b | p b
     # g, m and the step turned: g Q Q ; g m Q Q ; v Q Q ; products: g ; then p g m v L R | p m v L R
@@ -114,20 +114,20 @@ WITH_OPTIONS: list[tuple[str, dict[str, Any], int, int]] = [
     ("adamcpr", {"kappa_init_method": "uniform", "reg_function": "std"}, 4 + 4 + 7, 3),  # its mean first
     ("adamw2", {"sigma": ("power", 2)}, 7, 1),
     ("nsgda", {"scope": "global"}, 8, 2),
-    ("adafactor", {"beta1": 0.9}, 1 + 1 + 1 + 5, 4),
+    ("adafactor", {"beta1": 0.9}, 2 + 1 + 5, 3),
     ("adafactor", {"lr": 1e-3, "relative_step": False, "scale_parameter": False}, 1 + 1 + 3, 3),
     ("dadapt_adam", {"decouple": True}, 3 + 9, 2),
     ("dog", {"outer": thalweg.PolynomialAverage()}, 3 + 5, 2),
     ("adamw", {"techniques": ["ema"]}, 9, 1),
-    ("adafactor", {"factored": False}, 2 + 1 + 5, 3),  # rms of u: g v ; rms of p: p ; then p g v | p v
+    ("adafactor", {"factored": False}, 3 + 5, 2),  # rms of u and of p: p g v ; then p g v | p v
     ("adafactor_bv", {"momentum": None}, 1 + 3, 2),
-    ("sm3", {"momentum": 0}, 1 + 3, 2),
-    ("smmf", {"beta": None}, 1 + 3, 2),
+    ("sm3", {"momentum": 0}, 3, 1),
+    ("smmf", {"beta": None}, 3, 1),
     ("amos", {"momentum": 0.9}, 1 + 5, 2),
     ("amos", {"slots": "full"}, 7, 1),  # p g v b | p v b
     ("adamw", {"techniques": ["factored"]}, 1 + 5, 2),  # rows and columns: g ; their mean: nothing ; then p g m | p m
-    ("adamw", {"techniques": ["sm3"]}, 1 + 5, 2),
-    ("adamw", {"techniques": ["smmf"]}, 1 + 5, 2),
+    ("adamw", {"techniques": ["sm3"]}, 5, 1),
+    ("adamw", {"techniques": ["smmf"]}, 5, 1),
     ("adamw", {"outer": thalweg.ScheduleFree()}, 9, 1),
     ("adamw", {"outer": thalweg.Lookahead(5, 0.5)}, 7, 1),  # without a pull; with one it is 9
     ("adamw", {"outer": thalweg.Lookahead(2, 0.5)}, 9, 1),
@@ -278,6 +278,43 @@ class Centralised(Slot):
         return g - middle
 
 
+@dataclass(frozen=True, repr=False)
+class Kept(Slot):
+    """Keeps averages of row and column sums of g^2, over their total and beside it, and the step's size; SGD else."""
+
+    scope = "row"
+
+    def state(self, shape: tuple[int, ...]) -> dict[str, State]:
+        if len(shape) < 2:
+            return {"whole": State(shape=())}
+        rows, columns = State.along(shape, (0, None)), State.along(shape, (None, 1))
+        return {"rows": rows, "columns": columns, "top": columns, "whole": State(shape=())}
+
+    def __call__(self, x: Any, h: Any, g: Any) -> Any:
+        squares = g * g
+        if len(x.shape) > 1:
+            rows, columns, whole = yield total(squares, (1,)), total(squares, (0,)), total(squares)
+            x["rows"] = x["rows"] * 0.5 + rows / whole
+            x["columns"] = torch.where(columns > 0, columns / whole, 1.0)
+            x["top"] = yield largest(g.abs(), (0,))
+        size = yield mean(squares)
+        x["whole"] = x["whole"] + size.reshape(())
+        return g
+
+
+@dataclass(frozen=True, repr=False)
+class Twice(Slot):
+    """Asks for two things, one after the other, that do not depend on each other, and then for one that does."""
+
+    scope = "tensor"
+
+    def __call__(self, x: Any, h: Any, g: Any) -> Any:
+        middle = yield mean(g)
+        size = yield mean(x.param * x.param)
+        apart = yield mean((g - middle) * (g - middle))
+        return (g - middle) * size / apart
+
+
 @pytest.fixture
 def defined() -> Iterator[Callable[..., Any]]:
     """``thalweg.define``, whose names are forgotten afterwards."""
@@ -330,3 +367,36 @@ def test_a_reduction_of_ones_own(engine: str, defined: Callable[..., Any], few: 
     assert _train(cls, engine, step) <= 1e-12
     assert Recipe(gradient=Centralised()).words() == 1 + 3
     assert Recipe(gradient=L2()).passes() == 1
+
+
+@pytest.mark.parametrize("engine", ["reference", "foreach", "compiled"])
+def test_what_is_only_stored_needs_no_pass_of_its_own(engine: str, defined: Callable[..., Any], few: None) -> None:
+    """Sums of rows and columns, a maximum, and what follows from them, are worked out with the update."""
+    recipe = Recipe(gradient=Kept(), coupled=None)
+    cls = defined("KeptSGD", recipe, lr=0.1)
+    p, q = Parameter(torch.zeros(5, 7, dtype=torch.float64)), Parameter(torch.zeros(6, dtype=torch.float64))
+    opt = cls([p, q], engine=engine)
+    rows, size = np.zeros((5, 1)), 0.0
+    for t in range(3):
+        g = np.random.default_rng(t).normal(size=(5, 7))
+        p.grad, q.grad = torch.tensor(g), torch.ones(6, dtype=torch.float64)
+        opt.step()
+        s = g * g
+        rows, size = rows * 0.5 + s.sum(1, keepdims=True) / s.sum(), size + s.mean()
+        expected = {"rows": rows, "columns": s.sum(0, keepdims=True) / s.sum(), "top": np.abs(g).max(0, keepdims=True)}
+        for role, value in {**expected, "whole": np.array(size)}.items():
+            np.testing.assert_allclose(opt.state[p][role].numpy(), value, rtol=1e-12, err_msg=role)
+        assert opt.state[q]["whole"] == t + 1
+    assert (recipe.words(), recipe.passes()) == (3, 1)
+
+
+@pytest.mark.parametrize("engine", ["reference", "foreach", "compiled"])
+def test_what_is_independent_is_measured_together(engine: str, defined: Callable[..., Any], few: None) -> None:
+    recipe = Recipe(gradient=Twice(), coupled=None)
+    cls = defined("TwiceSGD", recipe, lr=0.1)
+
+    def step(p: Any, g: Any, t: int, s: dict[str, Any]) -> Any:
+        return p - 0.1 * (g - g.mean()) * (p * p).mean() / g.var()
+
+    assert _train(cls, engine, step) <= 1e-12
+    assert (recipe.words(), recipe.passes()) == (2 + 1 + 3, 3)

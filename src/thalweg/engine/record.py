@@ -3,13 +3,15 @@
 A flow runs once over symbols (``torch.fx`` proxies), so slots may use any Python. At a barrier the recording stops
 and the reduced values become the graph's outputs: a *measure* graph, which stores nothing and reads only what its
 reductions need. The *update* graph runs the whole flow with the answers as inputs, so a state tensor is read and
-written once however many barriers there are, and nothing is changed until every answer is known.
+written once however many barriers there are, and nothing is changed until every answer is known. For kernels of our
+own barriers are fewer than the formula's (``order``).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from torch import fx
 from thalweg.codecs import Layout
 from thalweg.engine import coding, leaves
 from thalweg.engine import numbers as arithmetic
+from thalweg.engine.order import Order, ordered
 from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.recipe import Recipe, Scalars
 from thalweg.rounding import stochastic
@@ -55,7 +58,8 @@ class Structure:
     quarters of their time, and is one code for every size. ``pieces`` is an axis, and the length of the equal pieces in
     which measure graphs see and first reduce it. Down a column a processor reads a line of memory for each row; with
     few rows the lines are still in its cache when the next column comes. ``native`` is for C++ of our own
-    (``engine/native``), where codecs and random rounding are one node each and numbers need no gathering.
+    (``engine/native``), where codecs and random rounding are one node each, numbers need no gathering, and reductions
+    have an order of their own.
     """
 
     flags: tuple[tuple[str, str, bool], ...] = ()
@@ -182,6 +186,27 @@ def record(
 
     A measure graph returns, request by request, one vector over the tensors, or a reduction of each tensor along axes.
     """
+    return _record(recipe, numbers, structure, count, barrier, _order(recipe, tuple(numbers), structure))
+
+
+@cache
+def _order(recipe: Recipe, numbers: tuple[tuple[str, str], ...], structure: Structure) -> Order:
+    """Where requests are answered, if not in the formula's order."""
+    if not structure.native:
+        return {}
+    update, kinds = _record(recipe, numbers, structure, 1, None, {})
+    measures = [_record(recipe, numbers, structure, 1, b, {})[0] for b in range(len(kinds))]
+    return ordered(kinds, measures, update, structure.ndim)
+
+
+def _record(
+    recipe: Recipe,
+    numbers: Sequence[tuple[str, str]],
+    structure: Structure,
+    count: int,
+    barrier: int | None,
+    order: Order,
+) -> tuple[Graph, list[list[Kind]]]:
     layout = structure.layout
     pieces = None if barrier is None else structure.pieces
     kinds: list[list[Kind]] = []
@@ -216,9 +241,10 @@ def record(
         flow = recipe.flow(Bound(recipe, scalars), x)
         return x, coding.coded(flow, x, layout) if layout.coded else flow
 
+    last = max((turn for (turn, _), place in order.items() if place and place[0] == barrier), default=barrier)
     running = [start(i) for i in range(count)]
     replies: list[Any] = [None] * count
-    while True:
+    for turn in itertools.count():
         asked: list[Any] = []
         ended: list[Any] = []
         for (_, flow), reply in zip(running, replies, strict=True):
@@ -243,27 +269,31 @@ def record(
                     recorder.input("state", i, role).copy_(value)
                     stores.append(("state", i, role))
             return recorder.finish((), tuple(stores), prune=False), kinds
-        at = len(kinds)
-        columns = list(zip(*(requests(a) for a in asked), strict=True))
-        kinds.append([_kind(column[0]) for column in columns])
-        if at == barrier:
-            for column in columns:
-                over, how = column[0].over, column[0].how
-                values = [v for r in column for v in (r.value, *r.others)]
-                found = values if over == "matrix" else [_reduced(v, over, how, structure) for v in values]
-                outputs += [torch.stack(found) if count > 1 else found[0].reshape(1)] if over in WHOLE else found
-            return recorder.finish(tuple(outputs), (), prune=True), kinds
-        replies = []
-        for i, a in enumerate(asked):
-            found = []
-            for q, request in enumerate(requests(a)):
-                if request.over not in WHOLE:
-                    found.append(recorder.input("answer", at, q, i))
-                elif request.over == "tensor":
-                    found.append(recorder.input("answer", at, q)[i])
+        found: list[list[Any]] = [[] for _ in asked]
+        for q, column in enumerate(zip(*(requests(a) for a in asked), strict=True)):
+            over, how = column[0].over, column[0].how
+            place = order.get((turn, q), (turn, q))
+            if place is not None:
+                kinds += [[] for _ in range(place[0] + 1 - len(kinds))]
+                kinds[place[0]].append(_kind(column[0]))
+                if place[0] == barrier:
+                    values = [v for r in column for v in (r.value, *r.others)]
+                    out = values if over == "matrix" else [_reduced(v, over, how, structure) for v in values]
+                    outputs += [torch.stack(out) if count > 1 else out[0].reshape(1)] if over in WHOLE else out
+            for i, request in enumerate(column):
+                if place is None:
+                    answered = _reduced(request.value, over, how, structure)
+                elif over not in WHOLE:
+                    answered = recorder.input("answer", *place, i)
+                elif over == "tensor":
+                    answered = recorder.input("answer", *place)[i]
                 else:
-                    found.append(recorder.input("answer", at, q))
-            replies.append(answer(a, found))
+                    answered = recorder.input("answer", *place)
+                found[i].append(answered)
+        if turn == last:
+            return recorder.finish(tuple(outputs), (), prune=True), kinds
+        replies = [answer(a, answers) for a, answers in zip(asked, found, strict=True)]
+    raise AssertionError("formulas end")
 
 
 def _kind(request: Request) -> Kind:
@@ -326,14 +356,14 @@ def traffic(recipe: Recipe, ndim: int = 2) -> tuple[int, ...]:
     """
     numbers, structure = _sample(recipe)
     shape = (256,) * ndim
-    structure = Structure(structure.flags, recipe.alike(shape))
+    structure = Structure(structure.flags, recipe.alike(shape), native=True)
     specs = recipe.state(shape).items()
     whole = {role for role, spec in specs if spec.shape is None or math.prod(spec.shape) >= math.prod(shape) > 1}
 
     def full(key: tuple[Any, ...]) -> bool:
         return key[0] in ("param", "grad") or (key[0] == "state" and key[2] in whole)
 
-    kinds = barriers(recipe, structure.shape)
+    kinds = record(recipe, numbers, structure, 1, None)[1]
     graphs = [record(recipe, numbers, structure, 1, b)[0] for b in [*range(len(kinds)), None]]
     return tuple(sum(full(key) for key in (*_read(g), *g.stores)) for g in graphs)
 

@@ -2,7 +2,7 @@
 
 from thalweg.slots.adam_moments import Friction, Peak, Twofold
 from thalweg.slots.average import Average, Centred, Interpolate, Largest
-from thalweg.slots.base import Slot, State, matrices, mean, total
+from thalweg.slots.base import Slot, State, largest, matrices, mean, settled, total
 from thalweg.slots.classic import AverageAfter, FallingRate, Lazy, OverDeltas, RateInSteps, Resilient
 from thalweg.slots.clipping import SpectralBound
 from thalweg.slots.compact import Cover, Factored, FlooredFactored
@@ -26,5 +26,5 @@ __all__ = [
     "RelativeRate", "Resilient", "Rising", "ScheduleFree", "ShapeScale", "Sign", "Slot", "Softplus", "SpectralBound",
     "Square", "SquareMomentum",
     "StableDecay", "StableMomentumDecay", "State", "Sum", "TrustRatio", "Twofold", "UnitNorm", "UntilRectified",
-    "Warmup", "Weights", "matrices", "mean", "total",
+    "Warmup", "Weights", "largest", "matrices", "mean", "settled", "total",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 // several. Done with its own it takes pieces of the others'. What each piece sums up is kept apart and put together in the
 // order of the pieces, so results do not depend on the number of threads. HOW they are taken: of elements a s(um), an
 // a(verage) or a m(aximum), an average of c(olumns); of rows, number by number, t(otals), averages (r) and maxima (x); and
-// n(umbers) that every piece knows. At last `finish` writes what every piece reads.
+// n(umbers) that every piece knows. At last `finish` is handed the sums, and writes what every piece reads.
 INLINE double neutral(char how) { return how == 'm' || how == 'x' ? -INFINITY : 0; }
 constexpr int STRIP = 256;  // columns whose sums are put together at a time
 constexpr int SUMS = sizeof(HOW) - 1, COLUMN_SUMS = sizeof(HOW_COLUMNS) - 1;
@@ -12,7 +12,7 @@ extern "C" int omp_get_thread_num(), omp_get_num_threads(), omp_get_max_threads(
 
 extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, void* const* pointers, const T* numbers,
                     const T* const* answers, double* out) {
-  struct Place { int64_t task, most, columns; };
+  struct Place { int64_t task, most, columns, rows; };
   Place* first = new Place[count + 1];
   int64_t elements = 0;
   first[0] = {};
@@ -23,12 +23,13 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
     if (COLUMN_SUMS && most < all / 64) most = all / 64;
     const int64_t tasks = (all + most - 1) / most;
     first[t].most = most;
-    first[t + 1] = {first[t].task + tasks, 0, first[t].columns + tasks * COLUMN_SUMS * units[t]};
+    first[t + 1] = {first[t].task + tasks, 0, first[t].columns + tasks * COLUMN_SUMS * units[t], first[t].rows + all * ROW_SUMS};
     elements += sizes[t];
   }
   const int64_t tasks = first[count].task;
   double* found = new double[tasks * SUMS + 1];
   T* columns = new T[first[count].columns + 1];
+  T* rows = new T[first[count].rows + 1];
   const auto piece = [&](int64_t task) {
     int64_t t = 0, beyond = count;
     while (beyond - t > 1) {
@@ -39,7 +40,7 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
     double* sums = found + task * SUMS;
     for (int s = 0; s < SUMS; ++s) sums[s] = neutral(HOW[s]);
     work(from, from + most < all ? from + most : all, t, units[t], pointers + t * COLUMNS, numbers + t * NUMBERS, answers,
-         sums, columns + first[t].columns + nth * COLUMN_SUMS * units[t]);
+         all, sums, columns + first[t].columns + nth * COLUMN_SUMS * units[t], rows + first[t].rows);
   };
   // The first piece of a thread's share: of as many elements as the others'.
   const auto share = [&](int64_t thread, int64_t threads) {
@@ -48,42 +49,44 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
     return t < count ? first[t].task + (target + first[t].most * units[t] / 2) / (first[t].most * units[t]) : tasks;
   };
   int64_t* taken = new int64_t[omp_get_max_threads()]();
-#pragma omp parallel if (elements > TASK / 4)
+#pragma omp parallel if (THREADS && elements > TASK / 4)
   for (int k = 0, threads = omp_get_num_threads(); k < threads; ++k) {
     const int whose = (omp_get_thread_num() + k) % threads;
     const int64_t begin = share(whose, threads), end = share(whose + 1, threads);
     for (int64_t n; (n = __atomic_fetch_add(taken + whose, 1, __ATOMIC_RELAXED)) < end - begin;) piece(begin + n);
   }
   delete[] taken;
-  for (int s = 0; s < SUMS; ++s)
-    for (int64_t t = 0; t < count; ++t) {
-      double whole = neutral(HOW[s]);
-      for (int64_t k = first[t].task; k < first[t + 1].task; ++k) whole = together(HOW[s], whole, found[k * SUMS + s]);
-      const int64_t all = sizes[t], unit = units[t];
-      const char how = HOW[s];
-      out[s * count + t] = whole / double(how == 'a' ? all : how == 'r' ? all / unit : how == 'c' ? unit : 1);
-    }
   for (int64_t t = 0; t < count; ++t) {
-    const int64_t unit = units[t], pieces = first[t + 1].task - first[t].task;
+    const int64_t unit = units[t], all = sizes[t] / unit, pieces = first[t + 1].task - first[t].task;
+    double totals[SUMS + 1];
+    for (int s = 0; s < SUMS; ++s) {
+      const char how = HOW[s];
+      double whole = neutral(how);
+      for (int64_t k = first[t].task; k < first[t + 1].task; ++k) whole = together(how, whole, found[k * SUMS + s]);
+      totals[s] = whole / double(how == 'a' ? sizes[t] : how == 'r' ? all : how == 'c' ? unit : 1);
+      if (out) out[s * count + t] = totals[s];
+    }
+    // Those of columns lie where the first piece had its own.
+    T* own = columns + first[t].columns;
     for (int s = 0; s < COLUMN_SUMS; ++s) {
-      T* to = (T*)pointers[t * COLUMNS + TO[s]];
-      const double share = HOW_COLUMNS[s] == 'a' ? 1 / double(sizes[t] / unit) : 1;
-      const T* own = columns + first[t].columns + s * unit;
+      const double share = HOW_COLUMNS[s] == 'a' ? 1 / double(all) : 1;
+      T* to = own + s * unit;
       const char how = HOW_COLUMNS[s];
 #pragma omp parallel for if (pieces * unit > TASK / 4)
       for (int64_t strip = 0; strip < unit; strip += STRIP) {
         const int64_t n = unit - strip < STRIP ? unit - strip : STRIP;
         double whole[STRIP];
-        for (int64_t c = 0; c < n; ++c) whole[c] = own[strip + c];
+        for (int64_t c = 0; c < n; ++c) whole[c] = to[strip + c];
         for (int64_t k = 1; k < pieces; ++k) {
-          const T* next = own + k * COLUMN_SUMS * unit + strip;
+          const T* next = to + k * COLUMN_SUMS * unit + strip;
           for (int64_t c = 0; c < n; ++c) whole[c] = together(how, whole[c], next[c]);
         }
         for (int64_t c = 0; c < n; ++c) to[strip + c] = T(whole[c] * share);
       }
     }
-    if (pieces) finish(t, unit, pointers + t * COLUMNS, numbers + t * NUMBERS, answers);
+    if (pieces) finish(t, unit, pointers + t * COLUMNS, numbers + t * NUMBERS, answers, all, totals, own, rows + first[t].rows);
   }
+  delete[] rows;
   delete[] columns;
   delete[] found;
   delete[] first;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,8 @@ TASK = 1 << 17
 TILE = 16
 #: How many elements ahead a pass that reads one tensor asks memory for.
 AHEAD = 1024
+#: The words of a line, and the kind and name of the value it works out.
+_WORDS, _NAMED = re.compile(r"\w+"), re.compile(r"^const (\w) (\w+) =")
 #: How reductions of vectors are taken (see driver.hpp): all of them, and those that add.
 LANES, ADDED = "sacm", "sac"
 
@@ -65,7 +68,7 @@ def write(writer: Writer, row: int) -> Source:
         if writer.square or len(writer.every) > 1
         else _over_elements(done)
     )
-    constants = {"TASK": TASK, "COLUMNS": len(columns), "NUMBERS": row}
+    constants = {"THREADS": int(bool(done.body)), "TASK": TASK, "COLUMNS": len(columns), "NUMBERS": row}
     pointers = [f"{TYPES[c.dtype]}* p{j} = ({TYPES[c.dtype]}*)at[{j}];" for j, c in enumerate(columns)]
     codecs = sorted({codec for _, codec in layout.blockwise}, key=book_name)
     where = "int64_t tensor, int64_t unit, void* const* at, const T* h, const T* const* answers"
@@ -76,21 +79,21 @@ def write(writer: Writer, row: int) -> Source:
         *([] if double else [_header("codes.hpp")]),
         *[f"constexpr int64_t {name} = {value};" for name, value in constants.items()],
         f'constexpr char HOW[] = "{"".join(done.sums)}";',
-        f'constexpr char HOW_COLUMNS[] = "{"".join(how for how, _ in done.column_sums)}";',
-        f"constexpr int TO[] = {{{', '.join(str(j) for _, j in done.column_sums) or '0'}}};",
+        f'constexpr char HOW_COLUMNS[] = "{"".join(done.column_sums)}";',
+        f"constexpr int ROW_SUMS = {done.kept_rows};",
         *[
             f"static const Book {book_name(c)} = {tables.book(c.bits, c.signed)};"
             for c in codecs
             if c.signed or c.bits == 8
         ],
-        f"static void work(int64_t from, int64_t to, {where}, double* sums, T* columns) {{",
+        f"static void work(int64_t from, int64_t to, {where}, int64_t all, double* sums, T* columns, T* rows) {{",
         *pointers,
         *done.numbers,
         *done.own,
         *loop,
         "}",
-        f"static void finish({where}) {{",
-        *([*pointers, *done.numbers, *_last_columns(done), *done.last] if done.last or done.last_columns else []),
+        f"static void finish({where}, int64_t all, const double* sums, const T* columns, const T* rows) {{",
+        *_finish(done, pointers),
         "}",
         _header("driver.hpp"),
     ]
@@ -113,13 +116,14 @@ def _over_elements(done: Statements) -> list[str]:
 
 
 def _over_rows(done: Statements) -> list[str]:
+    made, elements = _made(done)
     step = f"{TILE} * W" if _adds(done.sums) or _adds(done.row_sums) else "unit"
     inner = [
         f"for (int64_t base = 0; base < unit; base += {step}) {{",
         *_start("s", done.sums),
         *_start("t", done.row_sums),
         f"const int64_t length = unit - base < {step} ? unit - base : {step};",
-        *_lambda("body", "int64_t i, int64_t o", _body(done)),
+        *_lambda("body", "int64_t i, int64_t o", elements),
         *_run("body(", "r * unit + base + o, base + o"),
         *_collected("s", done.sums),
         *_collected("t", done.row_sums),
@@ -128,8 +132,9 @@ def _over_rows(done: Statements) -> list[str]:
     return [
         *[
             f"for (int64_t c = 0; c < unit; ++c) columns[{k} * unit + c] = {_neutral(how)};"
-            for k, (how, _) in enumerate(done.column_sums)
+            for k, how in enumerate(done.column_sums)
         ],
+        *made,
         *_totals("s", done.sums),
         "for (int64_t r = from; r < to; ++r) {",
         *done.rows,
@@ -137,8 +142,30 @@ def _over_rows(done: Statements) -> list[str]:
         *(inner if done.body else []),
         *done.ends,
         "}",
+        *(["delete[] made;"] if made else []),
         *_given("s", done.sums),
     ]
+
+
+def _made(done: Statements) -> tuple[list[str], list[str]]:
+    """What is worked out of columns once a piece rather than in every row, and the body that reads it."""
+    columns = [line for level, line in done.body if level == COLUMN]
+    elements = [line for level, line in done.body if level != COLUMN]
+    needed = set(_WORDS.findall(" ".join(elements)))
+    used = [(kind, name, line) for line in columns for kind, name in _NAMED.findall(line) if name in needed]
+    made = [name for _, name, line in used if "= load<" not in line]
+    if not made or any(kind != "V" for kind, _, _ in used):
+        return [], _body(done)
+    stores = [f"store<part>(made + {k} * unit + o, {name}, rest);" for k, name in enumerate(made)]
+    loads = [f"const V {name} = load<part>(made + {k} * unit + o, rest);" for k, name in enumerate(made)]
+    return [
+        f"T* made = new T[{len(made)} * unit];",
+        "{",
+        "const int64_t length = unit;",
+        *_lambda("make", "int64_t o", [*columns, *stores]),
+        *_run("make(", "o"),
+        "}",
+    ], [*loads, *[line for _, name, line in used if name not in made], *elements]
 
 
 def _over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -> list[str]:
@@ -181,15 +208,24 @@ def _over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) 
     ]
 
 
-def _last_columns(done: Statements) -> list[str]:
-    if not done.last_columns:
-        return []
-    lines = [line for level, line in done.body if level == COLUMN]
-    return [
+def _finish(done: Statements, pointers: list[str]) -> list[str]:
+    """What is left when all pieces are done; what it needs of rows and columns is worked out again."""
+    columns = [line for level, line in done.body if level == COLUMN]
+    over_columns = [
         "const int64_t length = unit;",
-        *_lambda("body", "int64_t o", [*lines, *done.last_columns]),
+        *_lambda("body", "int64_t o", [*columns, *done.late_columns]),
         *_run("body(", "o"),
     ]
+    over_rows = ["for (int64_t r = 0; r < all; ++r) {", *done.rows, *done.late_rows, "}"]
+    lines = [
+        *(over_rows if done.late_rows else []),
+        *(over_columns if done.late_columns else []),
+    ]
+    if not (done.late or lines):
+        return []
+    # Numbers come first, but are stored last.
+    stores = [line for line in done.late if line.startswith("*")]
+    return [*pointers, *done.numbers, *[line for line in done.late if line not in stores], *lines, *stores]
 
 
 def _body(done: Statements) -> list[str]:

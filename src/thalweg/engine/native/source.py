@@ -34,13 +34,15 @@ class Unsupported(Exception):
 class Value(NamedTuple):
     """A C++ expression: of floats, truths or integers, or the name of a sum that is not known yet.
 
-    ``axes`` says of each of its axes which of the parameter's it is, None for one of length one.
+    ``axes`` says of each of its axes which of the parameter's it is, None for one of length one. ``late``: it is known
+    when all pieces are done.
     """
 
     text: str
     axes: tuple[int | None, ...] = ()
     level: int = NUMBER
     kind: str = "float"
+    late: bool = False
 
     @property
     def vector(self) -> bool:
@@ -65,11 +67,14 @@ class Statements:
     ends: list[str] = field(default_factory=list)  # of a row
     blocks: list[str] = field(default_factory=list)  # before a block of codes
     body: list[tuple[int, str]] = field(default_factory=list)  # with the level of each
-    last: list[str] = field(default_factory=list)  # when all pieces are done: what every piece reads
-    last_columns: list[str] = field(default_factory=list)
+    # When all pieces are done: what follows from their sums, and what every piece has read is stored.
+    late: list[str] = field(default_factory=list)
+    late_rows: list[str] = field(default_factory=list)
+    late_columns: list[str] = field(default_factory=list)
     sums: list[str] = field(default_factory=list)  # how each is taken, see HOW in driver.hpp
     row_sums: list[str] = field(default_factory=list)
-    column_sums: list[tuple[str, int]] = field(default_factory=list)  # with the column that takes it
+    column_sums: list[str] = field(default_factory=list)
+    kept_rows: int = 0  # how many sums of rows wait until all pieces are done
     encoded: list[tuple[Blockwise, str]] = field(default_factory=list)
     read: set[int] = field(default_factory=set)  # the columns that are read element by element
     answers: list[tuple[Any, ...]] = field(default_factory=list)
@@ -195,15 +200,14 @@ class Writer:
             self.values[node] = Value(text, kind="integer")
             return
         axes = self.broadcast(found)
-        like = Value("", axes, self.level(axes))
+        like = Value("", axes, self.level(axes), late=any(v.late for v in found))
         truths = name in _LOGICAL or name in ("invert", "logical_not")
         texts = [
             self.truth(v, like) if truths or (name == "where" and v is found[0]) else self.number(v, like)
             for v in found
         ]
         if name == "truediv" and like.vector and not found[1].vector:
-            there = self.done.rows if found[1].level == ROW else self.done.numbers
-            there.append(f"const Divisor {node.name}_by = {self.number(found[1], found[1])};")
+            self.place(found[1]).append(f"const Divisor {node.name}_by = {self.number(found[1], found[1])};")
             text = f"over({texts[0]}, {node.name}_by)"
         elif name == "truediv" and like.vector and (under := self.under_root(node.args[1])):
             text = f"over_root({texts[0]}, {self.number(under, like)})"
@@ -282,12 +286,14 @@ class Writer:
 
     def reduction(self, node: fx.Node, name: str) -> None:
         value = self.read(node.args[0])
+        if value.late:
+            raise Unsupported(f"{name} of what is summed up")
         given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         dims = range(len(value.axes)) if given is None else (given if isinstance(given, (tuple, list)) else (given,))
         gone = {dim % len(value.axes) for dim in dims} if value.axes else set()
         if value.level == NUMBER:
             self.done.own.append(f"sums[{len(self.done.sums)}] = {self.number(value, value)};")
-            self.values[node] = Value(f"sum {len(self.done.sums)}", kind="sum")
+            self.summed(node, "sum", len(self.done.sums), Value(""))
             self.done.sums.append("n")
             return
         keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
@@ -302,28 +308,43 @@ class Writer:
         if level == NUMBER:
             s = len(done.sums)
             if value.level == ROW:
-                done.rows.append(f"sums[{s}] = together('{how}', sums[{s}], {text});")
+                done.ends.append(f"sums[{s}] = together('{how}', sums[{s}], {text});")
                 how = {"a": "r", "s": "t", "m": "x"}[how]
             else:
                 once = "" if value.level == ELEMENT else "if (r == 0) "
                 done.body.append((ELEMENT, f"{once}{_gathered(how, f's{s}', inside)}"))
                 how = "c" if how == "a" and value.level == COLUMN else how
             done.sums.append(how)
-            result = f"sum {s}"
+            what = "sum"
         elif level == ROW and value.level == ELEMENT:
             s = len(done.row_sums)
             done.body.append((ELEMENT, _gathered(how, f"t{s}", inside)))
             done.row_sums.append(how)
-            result = f"row {s}"
+            what = "row"
         elif level == COLUMN and value.level == ELEMENT:
             s = len(done.column_sums)
             at = f"columns + {s} * unit + o"
             done.body.append((ELEMENT, f"store<part>({at}, {_joined(how, f'load<part>({at}, rest)', text)}, rest);"))
-            done.column_sums.append((how, -1))
-            result = f"column {s}"
+            done.column_sums.append(how)
+            what = "column"
         else:
             raise Unsupported(f"{name} along these axes")
-        self.values[node] = Value(result, axes, level, "sum")
+        self.summed(node, what, s, Value("", axes, level))
+
+    def summed(self, node: fx.Node, what: str, s: int, like: Value) -> None:
+        """The value of a reduction: asked for at a barrier, or known when all pieces are done."""
+        if self.kinds:
+            self.values[node] = like._replace(text=f"{what} {s}", kind="sum")
+            return
+        if what == "row":
+            self.done.ends.append(f"rows[{self.done.kept_rows} * all + r] = {self.row_total(s)};")
+            s, self.done.kept_rows = self.done.kept_rows, self.done.kept_rows + 1
+        text = {"sum": f"T(sums[{s}])", "row": f"rows[{s} * all + r]", "column": _column_total(s)}[what]
+        self.values[node] = like._replace(text=text, late=True)
+
+    def row_total(self, s: int) -> str:
+        how = self.done.row_sums[s]
+        return f"T({'' if how == 'm' else 'sum_'}t{s}.total(){' / double(unit)' if how == 'a' else ''})"
 
     def output(self, node: fx.Node) -> None:
         if not self.kinds:
@@ -344,11 +365,10 @@ class Writer:
                 raise Unsupported("an answer that is no reduction")
             what, _, s = value.text.partition(" ")
             if what == "row":
-                how = done.row_sums[int(s)]
-                total = f"{'' if how == 'm' else 'sum_'}t{s}.total(){' / double(unit)' if how == 'a' else ''}"
-                done.ends.append(f"p{self.column(('value', self.barrier, q))}[r] = T({total});")
+                done.ends.append(f"p{self.column(('value', self.barrier, q))}[r] = {self.row_total(int(s))};")
             elif what == "column":
-                done.column_sums[int(s)] = (done.column_sums[int(s)][0], self.column(("value", self.barrier, q)))
+                to = self.column(("value", self.barrier, q))
+                done.late_columns.append(f"store<part>(p{to} + o, {_column_total(int(s))}, rest);")
             else:
                 taken.append(int(s))
                 what = "sum" if kind.over in ONE_NUMBER else "each"
@@ -375,11 +395,11 @@ class Writer:
             unread = j not in self.done.read and self.columns[j].dtype == self.dtype
             self.done.body.append((ELEMENT, f"{'stream' if unread else 'store'}<part>(p{j} + i, {text}, rest);"))
         elif to == ROW:
-            self.done.ends.append(f"p{j}[r] = {text};")
+            (self.done.late_rows if found.late else self.done.ends).append(f"p{j}[r] = {text};")
         elif to == COLUMN:
-            self.done.last_columns.append(f"store<part>(p{j} + o, {text}, rest);")
+            self.done.late_columns.append(f"store<part>(p{j} + o, {text}, rest);")
         else:
-            self.done.last.append(f"*p{j} = {text};")
+            self.done.late.append(f"*p{j} = {text};")
         self.check(j, to)
 
     # Codes.
@@ -510,13 +530,22 @@ class Writer:
         """Give a node's value a name, where it is worked out; ``first`` of all there, as nothing is stored yet."""
         name = f"{node.name}_"  # no function is called so
         line = f"const {({'float': ('T', 'V'), 'truth': ('bool', 'M')})[kind][like.vector]} {name} = {text};"
-        there: Any = {NUMBER: self.done.numbers, ROW: self.done.rows}.get(like.level, self.done.body)
-        statement = (like.level, line) if like.vector else line
+        there = self.place(like)
+        statement = (like.level, line) if there is self.done.body else line
         if first:
             there.insert(0, statement)
         else:
             there.append(statement)
-        self.values[node] = Value(name, like.axes, like.level, kind)
+        self.values[node] = Value(name, like.axes, like.level, kind, like.late)
+
+    def place(self, like: Value) -> list[Any]:
+        """The statements among which a value is worked out."""
+        done = self.done
+        if like.late:
+            if like.level == ELEMENT:
+                raise Unsupported("elements of what is summed up")
+            return {NUMBER: done.late, ROW: done.late_rows}.get(like.level, done.late_columns)
+        return {NUMBER: done.numbers, ROW: done.rows}.get(like.level, done.body)
 
 
 def book_name(codec: Blockwise) -> str:
@@ -545,6 +574,11 @@ def _codec_of(node: Any) -> Blockwise | None:
     """The codec that a node encodes with, if it does."""
     codec = getattr(getattr(node, "target", None), "__self__", None)
     return codec if isinstance(codec, Blockwise) and node.target == codec.store else None
+
+
+def _column_total(s: int) -> str:
+    """Where the driver leaves the sums of columns."""
+    return f"load<part>(columns + {s} * unit + o, rest)"
 
 
 def _joined(how: str, a: str, b: str) -> str:
