@@ -57,7 +57,7 @@ def _machine() -> str:
     except OSError:
         features = platform.processor()
     version = subprocess.run([compiler() or "c++", "--version"], capture_output=True, text=True, check=False).stdout
-    return f"{platform.machine()} {features} {version} {_threads()}"
+    return f"{platform.machine()} {features} {compiler()} {version} {_threads()}"
 
 
 @cache

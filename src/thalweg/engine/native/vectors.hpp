@@ -56,13 +56,20 @@ INLINE V larger(V a, V b) { V c = choose(b == b, a, b); return choose(b > c, b, 
 INLINE T larger(T a, T b) { return a > b || a != a ? a : b; }
 INLINE V smaller(V a, V b) { V c = choose(b == b, a, b); return choose(b < c, b, c); }
 INLINE T smaller(T a, T b) { return a < b || a != a ? a : b; }
-// At least or at most a number; a NaN stays one. GCC does not see the one instruction in the form with constants.
+// At least or at most a number; a NaN stays one, or of `raised` is the number. GCC does not see the one instruction in the
+// form with constants.
 #if defined(__AVX512F__) && !defined(DOUBLE) && !defined(__clang__)
 INLINE V at_least(V x, T y) { return __builtin_ia32_maxps512_mask(up(y), x, V{}, 0xffff, 4); }
 INLINE V at_most(V x, T y) { return __builtin_ia32_minps512_mask(up(y), x, V{}, 0xffff, 4); }
+INLINE V raised(V x, T y) { return __builtin_ia32_maxps512_mask(x, up(y), V{}, 0xffff, 4); }
+#elif defined(__AVX__) && !defined(__AVX512F__) && !defined(DOUBLE)
+INLINE V at_least(V x, T y) { return __builtin_ia32_maxps256(up(y), x); }
+INLINE V at_most(V x, T y) { return __builtin_ia32_minps256(up(y), x); }
+INLINE V raised(V x, T y) { return __builtin_ia32_maxps256(x, up(y)); }
 #else
 INLINE V at_least(V x, T y) { return choose(x < y, up(y), x); }
 INLINE V at_most(V x, T y) { return choose(x > y, up(y), x); }
+INLINE V raised(V x, T y) { return choose(x > y, x, up(y)); }
 #endif
 INLINE V positive(V x) { return at_least(x, 0); }
 INLINE T positive(T x) { return x < 0 ? T(0) : x; }
@@ -134,7 +141,7 @@ template <bool part, class S> INLINE typename Like<S>::type raw(const S* p, int 
   return x;
 }
 
-// Between integers of other widths. GCC before 14 takes vectors apart for that, so on 512 bits it is told what to use.
+// Between integers of other widths. GCC before 14 takes vectors apart for that, so it is told what to use.
 #ifndef DOUBLE
 typedef typename Like<uint8_t>::type Bytes;
 typedef typename Like<uint16_t>::type Shorts;
@@ -145,6 +152,26 @@ INLINE M widened(Bytes x) { return __builtin_ia32_pmovzxbd512_mask((Chars)x, M{}
 INLINE M widened(Shorts x) { return __builtin_ia32_pmovzxwd512_mask((Halves)x, M{}, 0xffff); }
 INLINE Bytes bytes(M x) { return (Bytes)__builtin_ia32_pmovdb512_mask(x, Chars{}, 0xffff); }
 INLINE Shorts shorts(M x) { return (Shorts)__builtin_ia32_pmovdw512_mask(x, Halves{}, 0xffff); }
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+typedef char Chars __attribute__((vector_size(16)));
+typedef short Halves __attribute__((vector_size(16)));
+typedef int Ints __attribute__((vector_size(16)));
+typedef long long Longs __attribute__((vector_size(16)));
+INLINE M widened(Bytes x) {
+  int64_t low;
+  memcpy(&low, &x, sizeof low);
+  return (M)__builtin_ia32_pmovzxbd256((Chars)Longs{low});
+}
+INLINE M widened(Shorts x) { return (M)__builtin_ia32_pmovzxwd256((Halves)x); }
+INLINE Shorts shorts(M x) {  // of numbers below 2^16
+  Ints halves[2];
+  memcpy(halves, &x, sizeof x);
+  return (Shorts)__builtin_ia32_packusdw128(halves[0], halves[1]);
+}
+INLINE Bytes bytes(M x) {  // of numbers below 2^8
+  const Halves h = (Halves)shorts(x);
+  return (Bytes)((Longs)__builtin_ia32_packuswb128(h, h))[0];
+}
 #else
 INLINE M widened(Bytes x) { return __builtin_convertvector(x, M); }
 INLINE M widened(Shorts x) { return __builtin_convertvector(x, M); }
@@ -166,8 +193,16 @@ template <bool part> INLINE V load(const bfloat16* p, int rest) {
 template <bool part> INLINE void store(T* p, V x, int rest) { give<part>(p, (const T*)&x, rest); }
 // Past the caches, where what is stored was not read: else memory would be read into them first.
 template <bool part> INLINE void stream(T* p, V x, int rest) {
-#if defined(__AVX512F__) && !defined(DOUBLE)
-  if (!part && (uintptr_t)p % sizeof x == 0) return __builtin_ia32_movntps512(p, x);
+#if defined(__SSE__) && !defined(DOUBLE)
+  if (!part && (uintptr_t)p % sizeof x == 0) {
+#if defined(__AVX512F__)
+    return __builtin_ia32_movntps512(p, x);
+#elif defined(__AVX__)
+    return __builtin_ia32_movntps256(p, x);
+#else
+    return __builtin_ia32_movntps(p, x);
+#endif
+  }
 #endif
   store<part>(p, x, rest);
 }
@@ -189,6 +224,8 @@ template <bool part> INLINE M flags(const uint8_t* row, int64_t o, int rest) {
 template <bool part> INLINE void set_flags(uint8_t* row, int64_t o, M set, int rest) {
 #if defined(__AVX512DQ__) && !defined(DOUBLE)
   uint32_t b = __builtin_ia32_cvtd2mask512(set);
+#elif defined(__AVX__) && !defined(DOUBLE)
+  uint32_t b = __builtin_ia32_movmskps256((V)set);
 #else
   uint32_t b = 0;
   for (int k = 0; k < W; ++k) b |= (set[k] & 1) << k;
