@@ -11,6 +11,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+import thalweg
+from thalweg import registry
 from thalweg.engine import inductor
 from thalweg.engine.native import build
 
@@ -54,6 +56,16 @@ def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     """
     if request.node.get_closest_marker("own_chunk") is None:
         monkeypatch.setattr(inductor, "CHUNK", FEW)
+
+
+@pytest.fixture(autouse=True)
+def _names() -> Iterator[None]:
+    """Optimizers that a test defines are forgotten after it."""
+    thalweg.list_optimizers()
+    before = dict(registry._ENTRIES)
+    yield
+    registry._ENTRIES.clear()
+    registry._ENTRIES.update(before)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch.nn import Parameter
 
 import thalweg
 from engines.rig import NAMES
-from thalweg import registry
 from thalweg.engine.record import Structure, barriers, layout, record
 from thalweg.hyper import flatten, join
 from thalweg.recipe import Recipe
@@ -315,15 +314,6 @@ class Twice(Slot):
         return (g - middle) * size / apart
 
 
-@pytest.fixture
-def defined() -> Iterator[Callable[..., Any]]:
-    """``thalweg.define``, whose names are forgotten afterwards."""
-    before = dict(registry._ENTRIES)
-    yield thalweg.define
-    registry._ENTRIES.clear()
-    registry._ENTRIES.update(before)
-
-
 def _train(cls: Any, engine: str, step: Callable[[Any, Any, int, dict[str, Any]], Any], **hyper: Any) -> float:
     """The worst error of ten float64 steps over two tensors against ``step(p, g, t, state)`` in NumPy."""
     random = np.random.default_rng(0)
@@ -341,10 +331,10 @@ def _train(cls: Any, engine: str, step: Callable[[Any, Any, int, dict[str, Any]]
 
 
 @pytest.mark.parametrize("engine", ["reference", "foreach", "compiled"])
-def test_adabelief_in_ten_lines(engine: str, defined: Callable[..., Any], few: None) -> None:
+def test_adabelief_in_ten_lines(engine: str, few: None) -> None:
     belief = Belief("exp_avg_sq", Debiased("betas.1", 0.999), power=2)
     recipe = thalweg.ADAMW.but(flow=thalweg.flows.first_then_second, second=belief, ratio=OverSqrt(eps=1e-6))
-    cls = defined("BeliefExample", recipe, lr=0.02)
+    cls = thalweg.define("BeliefExample", recipe, lr=0.02)
 
     def step(p: Any, g: Any, t: int, s: dict[str, Any]) -> Any:
         s["m"] = 0.8 * s.get("m", 0.0) + 0.2 * g
@@ -358,8 +348,8 @@ def test_adabelief_in_ten_lines(engine: str, defined: Callable[..., Any], few: N
 
 
 @pytest.mark.parametrize("engine", ["reference", "foreach", "compiled"])
-def test_a_reduction_of_ones_own(engine: str, defined: Callable[..., Any], few: None) -> None:
-    cls = defined("CentralisedSGD", Recipe(gradient=Centralised(), coupled=None), lr=0.1)
+def test_a_reduction_of_ones_own(engine: str, few: None) -> None:
+    cls = thalweg.define("CentralisedSGD", Recipe(gradient=Centralised(), coupled=None), lr=0.1)
 
     def step(p: Any, g: Any, t: int, s: dict[str, Any]) -> Any:
         return p - 0.1 * (g - g.mean())
@@ -370,10 +360,10 @@ def test_a_reduction_of_ones_own(engine: str, defined: Callable[..., Any], few: 
 
 
 @pytest.mark.parametrize("engine", ["reference", "foreach", "compiled"])
-def test_what_is_only_stored_needs_no_pass_of_its_own(engine: str, defined: Callable[..., Any], few: None) -> None:
+def test_what_is_only_stored_needs_no_pass_of_its_own(engine: str, few: None) -> None:
     """Sums of rows and columns, a maximum, and what follows from them, are worked out with the update."""
     recipe = Recipe(gradient=Kept(), coupled=None)
-    cls = defined("KeptSGD", recipe, lr=0.1)
+    cls = thalweg.define("KeptSGD", recipe, lr=0.1)
     p, q = Parameter(torch.zeros(5, 7, dtype=torch.float64)), Parameter(torch.zeros(6, dtype=torch.float64))
     opt = cls([p, q], engine=engine)
     rows, size = np.zeros((5, 1)), 0.0
@@ -391,9 +381,9 @@ def test_what_is_only_stored_needs_no_pass_of_its_own(engine: str, defined: Call
 
 
 @pytest.mark.parametrize("engine", ["reference", "foreach", "compiled"])
-def test_what_is_independent_is_measured_together(engine: str, defined: Callable[..., Any], few: None) -> None:
+def test_what_is_independent_is_measured_together(engine: str, few: None) -> None:
     recipe = Recipe(gradient=Twice(), coupled=None)
-    cls = defined("TwiceSGD", recipe, lr=0.1)
+    cls = thalweg.define("TwiceSGD", recipe, lr=0.1)
 
     def step(p: Any, g: Any, t: int, s: dict[str, Any]) -> Any:
         return p - 0.1 * (g - g.mean()) * (p * p).mean() / g.var()

@@ -52,7 +52,7 @@ class Adafactor(Named):
 
     State: exp_avg_sq_row and exp_avg_sq_col, 4*(r+c)/(r*c) bytes per parameter (1-d and not factored: exp_avg_sq, 4),
     beta1: exp_avg, +4.
-    Memory: 4 passes, 6 words per element. Conventions and state names are those of transformers and fairseq; the
+    Memory: 3 passes, 6 words per element. Conventions and state names are those of transformers and fairseq; the
     root is taken last, of R/mean(R)*C, so that only one root is rounded. torch.optim.Adafactor differs in
     its rate, its use of eps and its decay: ``AdafactorTorch``; big_vision's and timm's: ``AdafactorBV``. PaLM:
     ``Adafactor(params, factored=False, beta1=0.9, weight_decay=1.0, decay_by="lr_squared")``.

@@ -70,7 +70,7 @@ class SM3(Named):
         options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: accumulator_0, accumulator_1, ... of shape (1, ..., d_i, ..., 1), together 4*sum(d)/prod(d) bytes per
-    parameter (1-d: 4), and momentum_buffer, 4. Memory: 2 passes, 6 words per element.
+    parameter (1-d: 4), and momentum_buffer, 4. Memory: 1 pass, 5 words per element.
 
     Example:
         >>> import torch, thalweg
@@ -132,7 +132,7 @@ class SMMF(Named):
 
     State: exp_avg_row, exp_avg_col, exp_avg_sq_row, exp_avg_sq_col, 16/sqrt(n) bytes per parameter of a tensor of n
     (near-)square elements, and exp_avg_sign, 1/8: a row of bytes for each row of the view, lowest bit first. A prime
-    number of elements has no square view: 8 and 1. Memory: 3 passes, 5 words per element. The view follows C order,
+    number of elements has no square view: 8 and 1. Memory: 1 pass, 3 words per element. The view follows C order,
     whatever the layout in memory.
 
     Example:
@@ -325,7 +325,7 @@ class AdafactorTorch(Named):
         options: ``outer``, ``engine``, ``rounding``, and torch's ``foreach``, ``fused``.
 
     State: row_var and col_var, 4*(r+c)/(r*c) bytes per parameter (1-d: variance, 4); names and shapes are torch's, and
-    its checkpoints load. Memory: 4 passes, 6 words per element.
+    its checkpoints load. Memory: 3 passes, 6 words per element.
     The default floor changes what small gradients do: in float32 it bites below an rms of 3.5e-4. ``Adafactor``, or
     ``eps=(1e-30, 1e-3)``, has no such floor. Half precision has float32's epsilon here, for each parameter by itself;
     torch takes the epsilon of the group's first parameter, with which bfloat16 parameters hardly move.

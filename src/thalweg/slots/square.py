@@ -28,7 +28,8 @@ def expand(rows: Any, columns: Any) -> Any:
 
 def compress(matrix: Any) -> Generator[Any, Any, Any]:
     """Row sums, and column sums over their total: a matrix of rank one with the sums of a non-negative ``matrix``."""
-    rows, columns, whole = yield total(matrix, COLUMNS), total(matrix, ROWS), total(matrix)
+    rows, columns = yield total(matrix, COLUMNS), total(matrix, ROWS)
+    whole = rows.sum()
     return rows, columns / torch.where(whole > 0, whole, 1.0)
 
 

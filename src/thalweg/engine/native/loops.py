@@ -28,10 +28,12 @@ from thalweg.engine.native.source import (
 TASK = 1 << 17
 #: Vectors whose sum is taken in the kernel's precision before it is added to one in double.
 TILE = 16
+#: Rows that are taken at once where several sums go down the columns.
+ROWS = 4
 #: How many elements ahead a pass that reads one tensor asks memory for.
 AHEAD = 1024
 #: The words of a line, and the kind and name of the value it works out.
-_WORDS, _NAMED = re.compile(r"\w+"), re.compile(r"^const (\w) (\w+) =")
+_WORDS, _NAMED = re.compile(r"\w+"), re.compile(r"^const (\w+) (\w+) =")
 #: How reductions of vectors are taken (see driver.hpp): all of them, and those that add.
 LANES, ADDED = "sacm", "sac"
 
@@ -116,56 +118,98 @@ def _over_elements(done: Statements) -> list[str]:
 
 
 def _over_rows(done: Statements) -> list[str]:
-    made, elements = _made(done)
+    """Rows in turn; where several sums go down the columns a few at once, which share reading and writing them."""
+    if not done.body:
+        return ["for (int64_t r = from; r < to; ++r) {", *done.rows, *done.ends, "}"]
+    made, columns, elements = _made(done)
+    sums = range(len(done.column_sums))
+    at = [f"columns + {s} * unit + o" for s in sums]
+    several = len(sums) > 1
     step = f"{TILE} * W" if _adds(done.sums) or _adds(done.row_sums) else "unit"
-    inner = [
-        f"for (int64_t base = 0; base < unit; base += {step}) {{",
-        *_start("s", done.sums),
-        *_start("t", done.row_sums),
-        f"const int64_t length = unit - base < {step} ? unit - base : {step};",
-        *_lambda("body", "int64_t i, int64_t o", elements),
-        *_run("body(", "r * unit + base + o, base + o"),
-        *_collected("s", done.sums),
-        *_collected("t", done.row_sums),
-        "}",
-    ]
+    row = [(kind, name) for line in done.rows for kind, name in _NAMED.findall(line)]
+    again = [f"const {kind} {name} = each[k].{name};" for kind, name in row]
+    totals = [(f"sum_t{k}" if how in ADDED else f"t{k}", how) for k, how in enumerate(done.row_sums)]
+    vectors = [f"t{k}" for k, how in enumerate(done.row_sums) if how in ADDED]
     return [
         *[
-            f"for (int64_t c = 0; c < unit; ++c) columns[{k} * unit + c] = {_neutral(how)};"
-            for k, how in enumerate(done.column_sums)
+            f"for (int64_t c = 0; c < unit; ++c) columns[{s} * unit + c] = {_neutral(done.column_sums[s])};"
+            for s in sums
         ],
         *made,
         *_totals("s", done.sums),
-        "for (int64_t r = from; r < to; ++r) {",
+        f"struct Row {{ {' '.join(f'{kind} {name};' for kind, name in row)} }};",
+        "const auto row = [&](int64_t r) {",
         *done.rows,
-        *_totals("t", done.row_sums),
-        *(inner if done.body else []),
+        f"return Row{{{', '.join(name for _, name in row)}}};",
+        "};",
+        "const auto rows_at = [&](auto many, int64_t first) __attribute__((always_inline)) {",
+        "constexpr int R = many.value;",
+        "Row each[R];",
+        "for (int k = 0; k < R; ++k) each[k] = row(first + k);",
+        *[f"{'Sum' if how in ADDED else 'Most'} all_{name}[R];" for name, how in totals],
+        f"for (int64_t base = 0; base < unit; base += {step}) {{",
+        *_start("s", done.sums),
+        *[f"V all_{name}[R] = {{}};" for name in vectors],
+        f"const int64_t length = unit - base < {step} ? unit - base : {step};",
+        *_lambda(
+            "body",
+            "int64_t o",
+            [
+                *columns,
+                *[f"V c{s} = load<part>({at[s]}, rest);" for s in sums],
+                "#pragma GCC unroll 8",
+                "for (int k = 0; k < R; ++k) {",
+                "const int64_t r = first + k, i = r * unit + o;",
+                *again,
+                *[f"auto& {name} = all_{name}[k];" for name in (*vectors, *[n for n, how in totals if how == "m"])],
+                *[f"if (!part && R > 1) __builtin_prefetch(p{j} + i + R * unit, 1);" for j in sorted(done.read)],
+                *elements,
+                "}",
+                *[f"store<part>({at[s]}, c{s}, rest);" for s in sums],
+            ],
+        ),
+        *_run("body(", "base + o"),
+        *_collected("s", done.sums),
+        *[f"for (int k = 0; k < R; ++k) all_sum_{name}[k].add(all_{name}[k]);" for name in vectors],
+        "}",
+        "for (int k = 0; k < R; ++k) {",
+        "const int64_t r = first + k;",
+        *again,
+        *[f"auto& {name} = all_{name}[k];" for name, _ in totals],
         *done.ends,
         "}",
+        "};",
+        "int64_t r = from;",
+        *([f"for (; r + {ROWS} <= to; r += {ROWS}) rows_at(Rows<{ROWS}>(), r);"] if several else []),
+        "for (; r < to; ++r) rows_at(Rows<1>(), r);",
         *(["delete[] made;"] if made else []),
         *_given("s", done.sums),
     ]
 
 
-def _made(done: Statements) -> tuple[list[str], list[str]]:
-    """What is worked out of columns once a piece rather than in every row, and the body that reads it."""
+def _made(done: Statements) -> tuple[list[str], list[str], list[str]]:
+    """What is worked out of columns once a piece rather than in every row, how it is read, and what elements do."""
     columns = [line for level, line in done.body if level == COLUMN]
     elements = [line for level, line in done.body if level != COLUMN]
     needed = set(_WORDS.findall(" ".join(elements)))
     used = [(kind, name, line) for line in columns for kind, name in _NAMED.findall(line) if name in needed]
     made = [name for _, name, line in used if "= load<" not in line]
     if not made or any(kind != "V" for kind, _, _ in used):
-        return [], _body(done)
+        return [], columns, elements
     stores = [f"store<part>(made + {k} * unit + o, {name}, rest);" for k, name in enumerate(made)]
     loads = [f"const V {name} = load<part>(made + {k} * unit + o, rest);" for k, name in enumerate(made)]
-    return [
-        f"T* made = new T[{len(made)} * unit];",
-        "{",
-        "const int64_t length = unit;",
-        *_lambda("make", "int64_t o", [*columns, *stores]),
-        *_run("make(", "o"),
-        "}",
-    ], [*loads, *[line for _, name, line in used if name not in made], *elements]
+    return (
+        [
+            f"T* made = new T[{len(made)} * unit];",
+            "{",
+            "const int64_t length = unit;",
+            *_lambda("make", "int64_t o", [*columns, *stores]),
+            *_run("make(", "o"),
+            "}",
+        ],
+        [*loads, *[line for _, name, line in used if name not in made]],
+        elements,
+    )
 
 
 def _over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -> list[str]:

@@ -287,7 +287,12 @@ class Writer:
     def reduction(self, node: fx.Node, name: str) -> None:
         value = self.read(node.args[0])
         if value.late:
-            raise Unsupported(f"{name} of what is summed up")
+            if name != "sum" or not value.text.startswith("rows["):
+                raise Unsupported(f"{name} of what is summed up")
+            name = f"{node.name}_all"
+            self.done.late.append(f"double {name} = 0; for (int64_t r = 0; r < all; ++r) {name} += {value.text};")
+            self.values[node] = Value(f"T({name})", late=True)
+            return
         given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         dims = range(len(value.axes)) if given is None else (given if isinstance(given, (tuple, list)) else (given,))
         gone = {dim % len(value.axes) for dim in dims} if value.axes else set()
@@ -323,8 +328,7 @@ class Writer:
             what = "row"
         elif level == COLUMN and value.level == ELEMENT:
             s = len(done.column_sums)
-            at = f"columns + {s} * unit + o"
-            done.body.append((ELEMENT, f"store<part>({at}, {_joined(how, f'load<part>({at}, rest)', text)}, rest);"))
+            done.body.append((ELEMENT, f"c{s} = {_joined(how, f'c{s}', text)};"))
             done.column_sums.append(how)
             what = "column"
         else:

@@ -85,6 +85,7 @@ INLINE V over(V x, Divisor by) { return x / by; }
 #else
 struct Divisor {
   T nearer, inverse;
+  Divisor() {}
   Divisor(T y) : nearer(size(y) < 1.2e-38f ? 0x1p64f : size(y) > 8e37f ? 0x1p-64f : 1), inverse(1 / (y * nearer)) {}
 };
 INLINE V over(V x, const Divisor& by) { return x * by.nearer * by.inverse; }
@@ -293,3 +294,5 @@ INLINE T largest(M most) {
 // A whole vector, or a part of one.
 struct Whole { enum { value = 0 }; };
 struct Part { enum { value = 1 }; };
+// So many rows.
+template <int n> struct Rows { enum { value = n }; };
