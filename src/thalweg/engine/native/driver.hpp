@@ -56,7 +56,7 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
     for (int64_t n; (n = __atomic_fetch_add(taken + whose, 1, __ATOMIC_RELAXED)) < end - begin;) piece(begin + n);
   }
   delete[] taken;
-  for (int64_t t = 0; t < count; ++t) {
+  const auto conclude = [&](int64_t t) {
     const int64_t unit = units[t], all = sizes[t] / unit, pieces = first[t + 1].task - first[t].task;
     double totals[SUMS + 1];
     for (int s = 0; s < SUMS; ++s) {
@@ -85,6 +85,12 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
       }
     }
     if (pieces) finish(t, unit, pointers + t * COLUMNS, numbers + t * NUMBERS, answers, all, totals, own, rows + first[t].rows);
+  };
+  if (COLUMN_SUMS && count > 1 && elements > TASK) {
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t t = 0; t < count; ++t) conclude(t);
+  } else {
+    for (int64_t t = 0; t < count; ++t) conclude(t);
   }
   delete[] rows;
   delete[] columns;
