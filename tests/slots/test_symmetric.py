@@ -2,24 +2,79 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from thalweg.slots import soap
-from thalweg.slots.symmetric import BLOCKED, symmetric
+from thalweg.slots import products, soap
+from thalweg.slots.products import LARGE, add_product, product
+from thalweg.slots.symmetric import BLOCKED, gram, symmetric
+
+REASON = "MKL is as fast here, or torch has no oneDNN"
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (3,)])
 @pytest.mark.parametrize("n", [7, BLOCKED, BLOCKED + 3])
-def test_products_in_blocks(n: int, batch: tuple[int, ...]) -> None:
-    x = torch.randn(*batch, n, 40, dtype=torch.float64)
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_in_blocks(n: int, batch: tuple[int, ...], turned: bool) -> None:
+    x = (
+        torch.randn(*batch, 40, n, dtype=torch.float64).mT
+        if turned
+        else torch.randn(*batch, n, 40, dtype=torch.float64)
+    )
     z = torch.randn(*batch, n, n, dtype=torch.float64)
     z = z + z.mT
     whole = x @ x.mT
-    torch.testing.assert_close(symmetric(x, x.mT), whole, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(symmetric(x, x.mT, z, 0.3, 0.7), 0.3 * z + 0.7 * whole, rtol=1e-12, atol=1e-12)
-    found = symmetric(x, x.mT)
+    torch.testing.assert_close(gram(x), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gram(x, z, 0.3, 0.7), 0.3 * z + 0.7 * whole, rtol=1e-12, atol=1e-12)
+    square = whole @ whole
+    torch.testing.assert_close(symmetric(whole, whole), square, rtol=1e-12, atol=1e-11)
+    torch.testing.assert_close(symmetric(whole, whole, z, 0.3, 0.7), 0.3 * z + 0.7 * square, rtol=1e-12, atol=1e-11)
+    found = gram(x)
     assert torch.equal(found, found.mT) or n < BLOCKED
+
+
+LIBRARIES = ["torch's", pytest.param("oneDNN", marks=pytest.mark.skipif(products._onednn() is None, reason=REASON))]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("layout", ["rows", "columns", "some rows", "some columns"])
+@pytest.mark.parametrize("other", ["rows", "columns", "some columns"])
+def test_either_library(library: str, layout: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the layout, the product is right; only what lies in memory in one piece goes to oneDNN."""
+    layouts = {
+        "rows": lambda t: t,
+        "columns": lambda t: t.mT.contiguous().mT,
+        "some rows": lambda t: torch.cat([t, t])[: len(t)],
+        "some columns": lambda t: torch.cat([t, t], 1)[:, : t.shape[1]],
+    }
+    real, asked = products._onednn(), []
+
+    def spy(x: torch.Tensor, w: torch.Tensor, *rest: object) -> torch.Tensor:
+        asked.append((x, w))
+        return real(x, w, *rest)  # type: ignore[misc]
+
+    monkeypatch.setattr(products, "_onednn", lambda: spy if library == "oneDNN" else None)
+    x, y = layouts[layout](torch.randn(LARGE + 5, LARGE)), layouts[other](torch.randn(LARGE, LARGE + 9))
+    z = torch.randn(LARGE + 5, LARGE + 9)
+    exact = x.double() @ y.double()
+    close = partial(torch.testing.assert_close, rtol=0, atol=2e-5 * LARGE**0.5, check_dtype=False)
+    close(product(x, y), exact)
+    close(product(x[None], y[None])[0], exact)
+    close(add_product(z, x, y, 0.3, 0.7), 0.3 * z + 0.7 * exact)
+    for piece in (1, products.PIECE):
+        monkeypatch.setattr(products, "PIECE", piece)
+        monkeypatch.setattr(products, "LARGE", 100)
+        out = torch.empty(LARGE + 5, LARGE + 20)[:, : LARGE + 9]
+        assert add_product(z, x, y, out=out) is out
+        close(out, z + exact)
+        assert product(x, y, out=out) is out
+        close(out, exact)
+    monkeypatch.setattr(products, "LARGE", LARGE)
+    assert bool(asked) == (library == "oneDNN" and "some columns" not in (layout, other))
+    assert product(x.double(), y.double()).dtype == torch.float64
+    close(product(x[:5], y), exact[:5])
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((BLOCKED + 40, 60), 0), ((60, BLOCKED + 40), 1), ((4, 5, BLOCKED), 2)])

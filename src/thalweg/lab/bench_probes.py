@@ -74,7 +74,7 @@ def peak_extra_bytes(step: Callable[[], None], device: str = "cpu") -> int:
 
 #: Steps whose median is set against the products of one.
 STEPS = 3
-PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"})
+PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise"})
 """Operators that multiply matrices and call no other of these."""
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from thalweg.engine import scratch
-from thalweg.slots.symmetric import BLOCKED, symmetric
+from thalweg.slots.products import add_product, product
+from thalweg.slots.symmetric import BLOCKED, gram, symmetric
 
 #: Coefficients (a, b, c) of successive iterations X <- a*X + (b*A + c*A*A)*X with A = X*X^T; the last one repeats.
 Coefficients = tuple[tuple[float, float, float], ...]
@@ -57,8 +58,8 @@ def newton_schulz(
     if tall:
         x = x.mT
     for a, b, c in _each(coefficients, steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        g = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(g, g, g, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(stack.dtype)
 
 
@@ -119,24 +120,23 @@ def _iterate(x: Tensor, steps: int, coefficients: Coefficients) -> Tensor:
     """The iterations on one matrix or a stack of them, of norm one at most; a tall one is multiplied from the right."""
     rows, columns = x.shape[-2:]
     tall = rows > columns
-    add_product = torch.addmm if x.ndim == 2 else torch.baddbmm
     for run in runs(_each(coefficients, steps), max(rows, columns) >= OBLONG * min(rows, columns)):
-        gram = symmetric(x.mT, x) if tall else symmetric(x, x.mT)
+        g = gram(x.mT if tall else x)
         p = None
         for a, b, c in run[:-1]:
-            q = symmetric(gram, gram, gram, b, c)
-            half = symmetric(q, gram, gram, a)
+            q = symmetric(g, g, g, b, c)
+            half = symmetric(q, g, g, a)
             p = _plus(q, a) if p is None else symmetric(q, p, p, a)
-            gram = symmetric(half, q, half, a)
+            g = symmetric(half, q, half, a)
         a, b, c = run[-1]
-        q = symmetric(gram, gram, gram, b, c)
+        q = symmetric(g, g, g, b, c)
         if p is None:
-            pair = (x, q) if tall else (q, x)
+            pair = (x, q.mT) if tall else (q, x)  # symmetric; its columns are read
             x = add_product(x, *pair, beta=a, out=_like(x, x.dtype))
         else:
             p = symmetric(q, p, p, a)
-            pair = (x, p) if tall else (p, x)
-            x = torch.matmul(*pair, out=_like(x, x.dtype))
+            pair = (x, p.mT) if tall else (p, x)
+            x = product(*pair, out=_like(x, x.dtype))
     return x
 
 

@@ -14,7 +14,8 @@ from thalweg import flows
 from thalweg.hyper import Hyper
 from thalweg.slots.base import Request, Slot, State, matrices, mean
 from thalweg.slots.decay import Decoupled
-from thalweg.slots.symmetric import BLOCKED, symmetric
+from thalweg.slots.products import product
+from thalweg.slots.symmetric import BLOCKED, gram
 
 
 def turn(stack: Tensor, *bases: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], back: bool) -> Tensor:
@@ -22,7 +23,7 @@ def turn(stack: Tensor, *bases: Tensor, shape: tuple[int, ...], axes: tuple[int,
     turned = stack.reshape(stack.shape[0], *shape)
     for axis, basis in zip(axes, bases, strict=True):
         last = turned.movedim(axis + 1, -1)
-        flat = last.reshape(last.shape[0], -1, last.shape[-1]) @ (basis.mT if back else basis)
+        flat = product(last.reshape(last.shape[0], -1, last.shape[-1]), basis.mT if back else basis)
         turned = flat.reshape(last.shape).movedim(-1, axis + 1)
     return turned.reshape(stack.shape)
 
@@ -37,12 +38,12 @@ def averaged(
 ) -> Tensor:
     """The average of the products of a tensor's slices with each other: for a matrix of G G^T or G^T G."""
     rows = slices(stack, shape, axis)
-    return product(rows, rows.mT, grams, keep, gain)
+    return product(rows, grams, keep, gain)
 
 
-def whole(x: Tensor, y: Tensor, z: Tensor, beta: float, alpha: float) -> Tensor:
-    """``beta*z + alpha*x@y``, all of it."""
-    return torch.baddbmm(z, x, y, beta=beta, alpha=alpha)
+def whole(x: Tensor, z: Tensor, beta: float, alpha: float) -> Tensor:
+    """``beta*z + alpha*x@x.mT``, all of it."""
+    return torch.baddbmm(z, x, x.mT, beta=beta, alpha=alpha)
 
 
 def eigenvectors(grams: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ class Eigenbasis(Slot):
             self._set(x, "Q", bases)
         elif h.refresh:
             old = [x[f"Q_{i}"] for i in axes]
-            turned = yield tuple(matrices(torch.matmul, *pair, shared=True) for pair in zip(grams, old, strict=True))
+            turned = yield tuple(matrices(product, *pair, shared=True) for pair in zip(grams, old, strict=True))
             orders = yield tuple(matrices(descending, *pair, shared=True) for pair in zip(turned, old, strict=True))
             bases = yield tuple(matrices(orthonormal, *pair, shared=True) for pair in zip(turned, orders, strict=True))
             x.notes |= {"bases": bases, "orders": orders}
@@ -203,7 +204,7 @@ class Eigenbasis(Slot):
 
     def _average(self, x: Any, value: Any, axis: int, h: Any) -> Request:
         form = partial(averaged, shape=self._shape(x), axis=axis)
-        published, fast = (partial(form, product=product) for product in (whole, symmetric))
+        published, fast = (partial(form, product=product) for product in (whole, gram))
         return matrices(published, x[f"GG_{axis}"], value, fast=fast, given=(h.keep, h.gain), shared=True)
 
     def _matrices(self, function: Any, x: Any, *values: Any, shared: bool = False, **given: Any) -> Request:

@@ -9,42 +9,67 @@ from math import ceil
 import torch
 from torch import Tensor
 
-#: The side from which only blocks from the diagonal on are computed, and how many rows of blocks.
-BLOCKED, BLOCK_ROWS = 512, 4
+from thalweg.slots.products import add_product, product, wants_rows
+
+#: The side from which only blocks from the diagonal on are computed, and how many rows of blocks: fewer where products
+#: are put together afterwards.
+BLOCKED, BLOCK_ROWS, ASSEMBLED_ROWS = 512, 4, 3
 
 
 def symmetric(x: Tensor, y: Tensor, z: Tensor | None = None, beta: float = 0.0, alpha: float = 1.0) -> Tensor:
-    """``beta*z + alpha*x@y``, which is symmetric, of matrices or stacks of them.
+    """``beta*z + alpha*x@y``, which is symmetric as ``x`` and ``y`` are, of matrices or stacks of them.
 
     Example:
         >>> import torch
         >>> from thalweg.slots.symmetric import symmetric
-        >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-        >>> symmetric(x, x.mT, torch.eye(2), beta=2)
-        tensor([[ 7., 11.],
-                [11., 27.]])
+        >>> x = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+        >>> symmetric(x, x, torch.eye(2), beta=2)
+        tensor([[7., 4.],
+                [4., 7.]])
     """
+    return _product(x, y, y, z, beta, alpha)
+
+
+def gram(x: Tensor, z: Tensor | None = None, beta: float = 0.0, alpha: float = 1.0) -> Tensor:
+    """``beta*z + alpha*x@x.mT`` of a matrix or a stack of them.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.slots.symmetric import gram
+        >>> gram(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        tensor([[ 5., 11.],
+                [11., 25.]])
+    """
+    if wants_rows(x):
+        x = x.contiguous()
+    return _product(x, x.mT, x, z, beta, alpha)
+
+
+def _product(x: Tensor, y: Tensor, turned: Tensor, z: Tensor | None, beta: float, alpha: float) -> Tensor:
+    """``turned`` is ``y.mT``, some of whose rows lie together."""
     *batch, n, _ = x.shape
     if x.device.type != "cpu" or n < BLOCKED:
         if z is None:
-            return x @ y if alpha == 1 else x @ y * alpha
-        return (torch.baddbmm if batch else torch.addmm)(z, x, y, beta=beta, alpha=alpha)
-    out = x.new_empty(*batch, n, n)
+            return product(x, y) if alpha == 1 else product(x, y) * alpha
+        return add_product(z, x, y, beta, alpha)
     if not batch:
-        return _in_blocks(out, x, y, z, beta, alpha)
-    for i in range(len(out)):
-        _in_blocks(out[i], x[i], y[i], None if z is None else z[i], beta, alpha)
-    return out
+        return _in_blocks(x, turned, z, beta, alpha)
+    each = [_in_blocks(x[i], turned[i], None if z is None else z[i], beta, alpha) for i in range(len(x))]
+    return torch.stack(each) if len(each) > 1 else each[0][None]
 
 
-def _in_blocks(out: Tensor, x: Tensor, y: Tensor, z: Tensor | None, beta: float, alpha: float) -> Tensor:
-    from thalweg.engine.native.mirror import mirror
+def _in_blocks(x: Tensor, turned: Tensor, z: Tensor | None, beta: float, alpha: float) -> Tensor:
+    from thalweg.engine.native.mirror import UNIT, assemble, mirror
 
-    size = ceil(len(out) / BLOCK_ROWS)
-    for i in range(0, len(out), size):
-        rows, rest = slice(i, i + size), slice(i, None)
-        like = out if z is None else z
-        torch.addmm(like[rows, rest], x[rows], y[:, rest], beta=beta, alpha=alpha, out=out[rows, rest])
+    apart = wants_rows(x)
+    size = ceil(len(x) / ((ASSEMBLED_ROWS if apart else BLOCK_ROWS) * UNIT)) * UNIT
+    blocks = [(slice(i, i + size), slice(i, None)) for i in range(0, len(x), size)]
+    if apart:
+        return assemble([product(x[rows], turned[rest].mT) for rows, rest in blocks], z, beta, alpha)
+    out = x.new_empty(len(x), len(x))
+    like = out if z is None else z
+    for rows, rest in blocks:
+        torch.addmm(like[rows, rest], x[rows], turned[rest].mT, beta=beta, alpha=alpha, out=out[rows, rest])
     return mirror(out)
 
 
@@ -72,13 +97,13 @@ class OfGram:
             matrix = matrix.mT
         if len(matrix) == 1:
             matrix = matrix[0]  # a stack of one is copied where it is turned
-        gram = symmetric(matrix, matrix.mT)
-        return self.function(gram.reshape(len(stack), *gram.shape[-2:]))
+        found = gram(matrix)
+        return self.function(found.reshape(len(stack), *found.shape[-2:]))
 
     def of_rows(self, pieces: Iterable[Tensor]) -> Tensor:
         """The same of one matrix that has more rows than columns, from pieces of its rows."""
-        gram: Tensor | None = None
+        found: Tensor | None = None
         for rows in pieces:
-            gram = symmetric(rows.mT, rows, gram, beta=1)
-        assert gram is not None
-        return self.function(gram[None])
+            found = gram(rows.mT, found, beta=1)
+        assert found is not None
+        return self.function(found[None])

@@ -1,5 +1,6 @@
 // What lies above the diagonal of a square matrix, copied below it. Lines of a cache's size are turned in registers: a
-// column read number by number takes four times as long.
+// column read number by number takes four times as long. It may first be made of products that lie in rows of blocks, each
+// from its diagonal on, and of another matrix.
 #include <stdint.h>
 #include <string.h>
 
@@ -30,14 +31,18 @@ template <int L, class N> static inline void turn(N* to, const N* from, int64_t 
   for (int k = 0; k < L; ++k) memcpy(to + k * n, &x[k], sizeof(X));
 }
 
-template <class N> static void mirror(N* a, int64_t n) {
+template <class N, class F> static void mirror(N* a, int64_t n, F make) {
   constexpr int64_t L = 64 / sizeof(N) < 16 ? 64 / sizeof(N) : 16, BLOCK = 64;
   const int64_t blocks = (n + BLOCK - 1) / BLOCK;
-#pragma omp parallel for schedule(dynamic)
-  for (int64_t block = 0; block < blocks * blocks; ++block) {
-    const int64_t top = block / blocks * BLOCK, left = block % blocks * BLOCK;
+  // Rows of blocks in pairs, a long and a short one, so that threads have equal shares without asking each other.
+#pragma omp parallel for schedule(static)
+  for (int64_t pair = 0; pair < (blocks + 1) / 2 * (blocks + 1); ++pair) {
+    const int64_t one = pair / (blocks + 1), other = blocks - 1 - one, k = pair % (blocks + 1);
+    const int64_t row = k < blocks - one ? one : other, column = k < blocks - one ? one + k : k - 1;
+    if (one == other && k >= blocks - one) continue;
+    const int64_t top = row * BLOCK, left = column * BLOCK;
     const int64_t bottom = top + BLOCK < n ? top + BLOCK : n, right = left + BLOCK < n ? left + BLOCK : n;
-    if (left < top) continue;
+    make(top, bottom, left, right);
     for (int64_t i = top; i < bottom; i += L)
       for (int64_t j = left > i ? left : i; j < right; j += L) {
         if (j > i && i + L <= bottom && j + L <= right) turn<L>(a + j * n + i, a + i * n + j, n);
@@ -48,8 +53,22 @@ template <class N> static void mirror(N* a, int64_t n) {
   }
 }
 
-extern "C" void run(int64_t n, int64_t bytes, void* a) {
-  if (bytes == 2) mirror((uint16_t*)a, n);
-  else if (bytes == 4) mirror((uint32_t*)a, n);
-  else mirror((uint64_t*)a, n);
+// a = numbers[0]*products + numbers[1]*z, of so many rows (a multiple of 64) in each row of blocks; or a as it is.
+extern "C" void run(int64_t n, int64_t bytes, float* a, const float* const* products, int64_t size, const float* z,
+                    const float* numbers) {
+  const auto made = [=](int64_t top, int64_t bottom, int64_t left, int64_t right) {
+    const int64_t start = top / size * size, length = n - start;
+    for (int64_t i = top; i < bottom; ++i) {
+      const float* from = products[top / size] + (i - start) * length - start;
+      if (z)
+        for (int64_t j = left; j < right; ++j) a[i * n + j] = numbers[0] * from[j] + numbers[1] * z[i * n + j];
+      else
+        for (int64_t j = left; j < right; ++j) a[i * n + j] = numbers[0] * from[j];
+    }
+  };
+  const auto there = [](int64_t, int64_t, int64_t, int64_t) {};
+  if (products) mirror((uint32_t*)a, n, made);
+  else if (bytes == 2) mirror((uint16_t*)a, n, there);
+  else if (bytes == 4) mirror((uint32_t*)a, n, there);
+  else mirror((uint64_t*)a, n, there);
 }
