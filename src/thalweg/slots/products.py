@@ -86,11 +86,9 @@ def add_product(
     if taken is None:
         return (torch.addmm if x.ndim == 2 else torch.baddbmm)(z, x, y, beta=beta, alpha=alpha, out=out)
     out = torch.empty_like(z) if out is None else out
-    if out.numel() <= PIECE:
-        found = taken(x, y.mT, None, "none", [], "")
-        return torch.add(found if alpha == 1 else found.mul_(alpha), z, alpha=beta, out=out)
     for rows in _pieces(out):
-        add_product(z[rows], x[rows], y, beta, alpha, out[rows])
+        found = taken(x[rows], y.mT, None, "none", [], "")
+        torch.add(found if alpha == 1 else found.mul_(alpha), z[rows], alpha=beta, out=out[rows])
     return out
 
 
