@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 
+from thalweg.engine.native import mirror
 from thalweg.slots import products, soap
 from thalweg.slots.products import LARGE, add_product, product
 from thalweg.slots.symmetric import BLOCKED, gram, symmetric
@@ -75,6 +76,21 @@ def test_either_library(library: str, layout: str, other: str, monkeypatch: pyte
     assert bool(asked) == (library == "oneDNN" and "some columns" not in (layout, other))
     assert product(x.double(), y.double()).dtype == torch.float64
     close(product(x[:5], y), exact[:5])
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+@pytest.mark.parametrize("n", [3, 64, 150, 200])
+def test_blocks_are_put_together(n: int, compiler: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies below the diagonal of each row of blocks is not looked at."""
+    if not compiler:
+        monkeypatch.setattr(mirror, "_code", lambda: None)
+    whole = torch.randn(n, n)
+    rows = [whole[i : i + mirror.UNIT, i:].contiguous() for i in range(0, n, mirror.UNIT)]
+    z = torch.randn(n, n)
+    half = whole.triu() + whole.triu(1).mT
+    torch.testing.assert_close(mirror.assemble(rows), half, rtol=0, atol=0)
+    expected = half * 2 + (z.triu() + z.triu(1).mT) * 3
+    torch.testing.assert_close(mirror.assemble(rows, z, beta=3.0, alpha=2.0), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((BLOCKED + 40, 60), 0), ((60, BLOCKED + 40), 1), ((4, 5, BLOCKED), 2)])

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.engine import scratch
 from thalweg.engine.native import build
 
 #: Rows that torch copies at a time where there is no compiler.
@@ -63,7 +62,7 @@ def assemble(products: list[Tensor], z: Tensor | None = None, beta: float = 0.0,
                 [ 2., 13.]])
     """
     n = products[0].shape[1]
-    out = scratch.empty((n, n), products[0].dtype, products[0].device)
+    out = products[0].new_empty(n, n)
     code = _code()
     if code is not None:
         pointers = (ctypes.c_void_p * len(products))(*(p.data_ptr() for p in products))
