@@ -78,6 +78,23 @@ def test_either_library(library: str, layout: str, other: str, monkeypatch: pyte
     close(product(x[:5], y), exact[:5])
 
 
+@pytest.mark.parametrize("together", [0, 1 << 20])
+def test_symmetric_products_of_float32(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block by block into the result, or put together when all are there."""
+    monkeypatch.setattr("thalweg.slots.symmetric.TOGETHER", together)
+    x, z = torch.randn(BLOCKED + 70, 300), torch.randn(BLOCKED + 70, BLOCKED + 70)
+    z = z + z.mT
+    whole = x.double() @ x.double().mT
+    for found, exact in (
+        (gram(x), whole),
+        (gram(x, alpha=0.5), whole / 2),
+        (gram(x.mT.contiguous().mT, z, 0.3, 0.7), 0.3 * z + 0.7 * whole),
+        (symmetric(z, z, z, 1.0, 0.5), z + 0.5 * (z.double() @ z.double())),
+    ):
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-3)
+        assert torch.equal(found, found.mT)
+
+
 @pytest.mark.parametrize("compiler", [True, False])
 @pytest.mark.parametrize("n", [3, 64, 150, 200])
 def test_blocks_are_put_together(n: int, compiler: bool, monkeypatch: pytest.MonkeyPatch) -> None:

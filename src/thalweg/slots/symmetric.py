@@ -11,9 +11,14 @@ from torch import Tensor
 
 from thalweg.slots.products import add_product, product, wants_rows
 
-#: The side from which only blocks from the diagonal on are computed, and how many rows of blocks: fewer where products
-#: are put together afterwards.
-BLOCKED, BLOCK_ROWS, ASSEMBLED_ROWS = 512, 4, 3
+#: The side from which only blocks from the diagonal on are computed, and how many rows of blocks.
+BLOCKED, BLOCK_ROWS = 512, 4
+#: The side up to which oneDNN's products, which have memory of their own, are put together when all are there, and how
+#: many rows of blocks then.
+TOGETHER, ASSEMBLED_ROWS = 1024, 3
+#: Columns over rows up to which a matrix is copied where its rows do not lie together; of a longer one, such as an
+#: embedding's, MKL's product is as fast.
+OBLONG = 4
 
 
 def symmetric(x: Tensor, y: Tensor, z: Tensor | None = None, beta: float = 0.0, alpha: float = 1.0) -> Tensor:
@@ -40,7 +45,7 @@ def gram(x: Tensor, z: Tensor | None = None, beta: float = 0.0, alpha: float = 1
         tensor([[ 5., 11.],
                 [11., 25.]])
     """
-    if wants_rows(x):
+    if wants_rows(x) and x.shape[-1] <= OBLONG * x.shape[-2]:
         x = x.contiguous()
     return _product(x, x.mT, x, z, beta, alpha)
 
@@ -61,15 +66,20 @@ def _product(x: Tensor, y: Tensor, turned: Tensor, z: Tensor | None, beta: float
 def _in_blocks(x: Tensor, turned: Tensor, z: Tensor | None, beta: float, alpha: float) -> Tensor:
     from thalweg.engine.native.mirror import UNIT, assemble, mirror
 
-    apart = wants_rows(x)
-    size = ceil(len(x) / ((ASSEMBLED_ROWS if apart else BLOCK_ROWS) * UNIT)) * UNIT
+    together = wants_rows(x) and len(x) <= TOGETHER
+    size = ceil(len(x) / ((ASSEMBLED_ROWS if together else BLOCK_ROWS) * UNIT)) * UNIT
     blocks = [(slice(i, i + size), slice(i, None)) for i in range(0, len(x), size)]
-    if apart:
+    if together:
         return assemble([product(x[rows], turned[rest].mT) for rows, rest in blocks], z, beta, alpha)
     out = x.new_empty(len(x), len(x))
-    like = out if z is None else z
     for rows, rest in blocks:
-        torch.addmm(like[rows, rest], x[rows], turned[rest].mT, beta=beta, alpha=alpha, out=out[rows, rest])
+        factors, to = (x[rows], turned[rest].mT), out[rows, rest]
+        if z is not None:
+            add_product(z[rows, rest], *factors, beta, alpha, out=to)
+            continue
+        product(*factors, out=to)
+        if alpha != 1:
+            to.mul_(alpha)
     return mirror(out)
 
 
