@@ -52,9 +52,9 @@ def test_either_library(library: str, layout: str, other: str, monkeypatch: pyte
     }
     real, asked = products._onednn(), []
 
-    def spy(x: torch.Tensor, w: torch.Tensor, *rest: object) -> torch.Tensor:
-        asked.append((x, w))
-        return real(x, w, *rest)  # type: ignore[misc]
+    def spy(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        asked.append((x, y))
+        return real(x, y)  # type: ignore[misc]
 
     monkeypatch.setattr(products, "_onednn", lambda: spy if library == "oneDNN" else None)
     x, y = layouts[layout](torch.randn(LARGE + 5, LARGE)), layouts[other](torch.randn(LARGE, LARGE + 9))

@@ -8,7 +8,7 @@ and stores them when it is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from torch import fx
@@ -29,7 +29,8 @@ def ordered(kinds: list[list[Kind]], measures: list[Graph], update: Graph, ndim:
     """The order for a formula recorded in its own."""
     asked = [(b, q) for b, some in enumerate(kinds) for q in range(len(some))]
     needs = {(b, q): needed for b, graph in enumerate(measures) for q, needed in enumerate(_needs(graph))}
-    kept = {place for place in asked if not _is_late(place, kinds, needs.values(), update, ndim)}
+    used = _used(update, ndim).union(*needs.values())
+    kept = {place for place in asked if place in used or _together(kinds[place[0]])}
     fixed = any(map(_together, kinds))
     stages: dict[Place, int] = {}
     for place in asked:
@@ -60,10 +61,8 @@ def _together(kinds: list[Kind]) -> bool:
     return any(kind.over in (*WIDE, "matrix") for kind in kinds)
 
 
-def _is_late(place: Place, kinds: list[list[Kind]], needs: Iterable[set[Place]], update: Graph, ndim: int) -> bool:
-    """Whether an answer does nothing but go into state that has no number for each element."""
-    if _together(kinds[place[0]]) or any(place in needed for needed in needs):
-        return False
+def _used(update: Graph, ndim: int) -> set[Place]:
+    """The answers that the update does more with than store them in state that has no number for each element."""
     every = set(range(ndim)), {ROWS, COLUMNS}
     nodes = [n for n in update.module.graph.nodes if n.op == "placeholder"]
     inputs = dict(zip(nodes, zip(update.inputs, update.axes, strict=True), strict=True))
@@ -72,4 +71,4 @@ def _is_late(place: Place, kinds: list[list[Kind]], needs: Iterable[set[Place]],
     def only_stored(node: fx.Node) -> bool:
         return all(only_stored(n) if n.target != "copy_" else n.args[0] in small for n in node.users)
 
-    return all(only_stored(n) for n, (key, _) in inputs.items() if key[:3] == ("answer", *place))
+    return {(key[1], key[2]) for n, (key, _) in inputs.items() if key[0] == "answer" and not only_stored(n)}

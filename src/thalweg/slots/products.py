@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,17 @@ PIECE = 1 << 20
 
 
 @cache
-def _onednn() -> Any | None:
-    """oneDNN's ``x @ w.T`` of float32, where it is faster: MKL takes vectors of 32 bytes on processors not Intel's."""
+def _onednn() -> Callable[[Tensor, Tensor], Tensor] | None:
+    """oneDNN's ``x @ y`` of float32, where it is faster: MKL takes vectors of 32 bytes on processors not Intel's."""
     if platform.machine() != "x86_64" or "AVX512" not in torch.backends.cpu.get_cpu_capability():
         return None
     try:
         if "GenuineIntel" in Path("/proc/cpuinfo").read_text():
             return None
-        return torch.ops.mkldnn._linear_pointwise.default
+        linear: Any = torch.ops.mkldnn._linear_pointwise.default
     except (OSError, AttributeError, RuntimeError):
         return None  # another system, or a torch without it
+    return lambda x, y: linear(x, y.mT, None, "none", [], "")
 
 
 def wants_rows(x: Tensor) -> bool:
@@ -35,7 +37,7 @@ def wants_rows(x: Tensor) -> bool:
     return large and x.dtype == torch.float32 and x.device.type == "cpu" and _onednn() is not None
 
 
-def _taken(x: Tensor, y: Tensor) -> Any | None:
+def _taken(x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
     """What multiplies two matrices, or stacks of one, instead of torch's operator, if anything does.
 
     Of what does not lie in memory in one piece oneDNN makes a thousandth of its speed.
@@ -63,9 +65,9 @@ def product(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
     if taken is None:
         return torch.matmul(x, y, out=out)
     if out is None:
-        return taken(x, y.mT, None, "none", [], "")
+        return taken(x, y)
     for rows in _pieces(out):
-        out[rows] = taken(x[rows], y.mT, None, "none", [], "")
+        out[rows] = taken(x[rows], y)
     return out
 
 
@@ -87,7 +89,7 @@ def add_product(
         return (torch.addmm if x.ndim == 2 else torch.baddbmm)(z, x, y, beta=beta, alpha=alpha, out=out)
     out = torch.empty_like(z) if out is None else out
     for rows in _pieces(out):
-        found = taken(x[rows], y.mT, None, "none", [], "")
+        found = taken(x[rows], y)
         torch.add(found if alpha == 1 else found.mul_(alpha), z[rows], alpha=beta, out=out[rows])
     return out
 

@@ -18,7 +18,7 @@ BLOCKED, BLOCK_ROWS = 512, 4
 TOGETHER, ASSEMBLED_ROWS = 1024, 3
 #: Columns over rows up to which a matrix is copied where its rows do not lie together; of a longer one, such as an
 #: embedding's, MKL's product is as fast.
-OBLONG = 4
+COPIED = 4
 
 
 def symmetric(x: Tensor, y: Tensor, z: Tensor | None = None, beta: float = 0.0, alpha: float = 1.0) -> Tensor:
@@ -45,7 +45,7 @@ def gram(x: Tensor, z: Tensor | None = None, beta: float = 0.0, alpha: float = 1
         tensor([[ 5., 11.],
                 [11., 25.]])
     """
-    if wants_rows(x) and x.shape[-1] <= OBLONG * x.shape[-2]:
+    if wants_rows(x) and x.shape[-1] <= COPIED * x.shape[-2]:
         x = x.contiguous()
     return _product(x, x.mT, x, z, beta, alpha)
 

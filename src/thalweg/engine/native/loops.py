@@ -267,9 +267,7 @@ def _finish(done: Statements, pointers: list[str]) -> list[str]:
     ]
     if not (done.late or lines):
         return []
-    # Numbers come first, but are stored last.
-    stores = [line for line in done.late if line.startswith("*")]
-    return [*pointers, *done.numbers, *[line for line in done.late if line not in stores], *lines, *stores]
+    return [*pointers, *done.numbers, *done.late, *lines]
 
 
 def _body(done: Statements) -> list[str]:
