@@ -24,7 +24,7 @@ from thalweg.engine.native import build as build_module
 from thalweg.engine.native import chunk as chunk_module
 from thalweg.engine.native import loops, tables
 from thalweg.engine.native.chunk import Chunk
-from thalweg.engine.native.source import book_name
+from thalweg.engine.native.source import book_name, tabled
 
 SRC = Path(thalweg.__file__).parents[1]
 pytestmark = pytest.mark.skipif(not build_module.supported(), reason="native kernels need Linux and a C++ compiler")
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(not build_module.supported(), reason="native ker
 def _source(body: str, dtype: torch.dtype = torch.float32, books: tuple[Blockwise, ...] = ()) -> str:
     """A source whose ``run`` goes over vectors at ``p`` (of n numbers) and ``q`` into ``to``."""
     double = dtype == torch.float64
-    kept = "\n".join(f"static const Book {book_name(c)} = {tables.book(c.bits, c.signed)};" for c in books)
+    kept = "\n".join(line for c in books for line in tables.book(book_name(c), c.bits, c.signed))
     return f"""{"typedef double T;" if double else "typedef float T;"}
 {"#define DOUBLE" if double else ""}
 constexpr int AHEAD = 0;
@@ -140,15 +140,16 @@ def test_codes_are_those_of_the_formula(codec: Blockwise) -> None:
     shares = torch.cat([*near, torch.rand(5000), 10 ** (-8 * torch.rand(5000)), torch.zeros(1)]).clamp(-1, 1)
     if codec.signed:
         shares = torch.cat([shares, -shares])
-    dynamic = codec.signed or codec.bits == 8
+    dynamic = tabled(codec)
     books = (codec,) if dynamic else ()
-    _, codes = _over(f"put<false>(codes + o, {loops.encoded(codec, 'x')}, W);", shares, books=books)
+    name = book_name(codec)
+    encode = loops.encoded(codec, "x", f"places({name})")
+    _, codes = _over(f"put<false>(codes + o, {{{encode}}}, W);", shares, books=books)
     assert torch.equal(codes.float(), codec._positions(shares))
     if dynamic:
         arguments = f"true, {2 ** (codec.bits - 1) - 1}" if codec.signed else "false, 0"
-        name = book_name(codec)
         place = "__builtin_convertvector(x, M)"
-        decode = f"decoded<{arguments}>({place}, {name}.slope, {name}.offset)"
+        decode = f"decoded<{arguments}>({place}, values({name}, 1))"
         values, _ = _over(f"store<false>((T*)to + o, {decode}, W);", torch.arange(len(book)).float(), books=books)
         torch.testing.assert_close(values, book, rtol=1e-6, atol=0)
 

@@ -22,6 +22,7 @@ from thalweg.engine.native.source import (
     book_name,
     encoded,
     padded,
+    tabled,
 )
 
 #: Elements that a thread takes at a time.
@@ -83,11 +84,7 @@ def write(writer: Writer, row: int) -> Source:
         f'constexpr char HOW[] = "{"".join(done.sums)}";',
         f'constexpr char HOW_COLUMNS[] = "{"".join(done.column_sums)}";',
         f"constexpr int ROW_SUMS = {done.kept_rows};",
-        *[
-            f"static const Book {book_name(c)} = {tables.book(c.bits, c.signed)};"
-            for c in codecs
-            if c.signed or c.bits == 8
-        ],
+        *[line for c in codecs if c.signed or c.bits == 8 for line in tables.book(book_name(c), c.bits, c.signed)],
         f"static void work(int64_t from, int64_t to, {where}, int64_t all, double* sums, T* columns, T* rows) {{",
         *pointers,
         *done.numbers,
@@ -213,17 +210,37 @@ def _made(done: Statements) -> tuple[list[str], list[str], list[str]]:
 
 
 def _over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -> list[str]:
-    """Blocks in turn; each is encoded while the next one is worked on, as dividing and looking up go well together."""
+    """Blocks in turn, each worked on and then encoded.
+
+    Long vectors encode a block while the next one is worked on, as dividing and looking up go well together; shorter
+    ones have too few registers for that.
+    """
     block = layout.blockwise[0][1]
     length = block.fold[-1]
     parts = block.block // length
     at = {column.key: j for j, column in enumerate(columns)}
-    codes, scales = [], []
+    codes, scales, calls = [], [], []
     for e, (codec, role) in enumerate(done.encoded):
-        shares = [f"share{e} * load<false>(kept{e}[!turn] + {h * padded(codec)} + o, W)" for h in range(parts)]
-        texts = [encoded(codec, share) for share in shares]
+        shares = [f"share{e} * load<false>(kept{e}[kept] + {h * padded(codec)} + at, W)" for h in range(parts)]
+        texts = [encoded(codec, share, f"places{e}") for share in shares]
         whole = texts[0] if parts == 1 else f"({texts[0]}) * 16 + ({texts[1]})"
-        codes.append(f"put<part>(p{at['state', role]} + (block - 1) * length + o, {whole}, rest);")
+        codes += [
+            *([f"const Places places{e} = places({book_name(codec)});"] if tabled(codec) else []),
+            *_lambda(
+                f"code{e}",
+                "auto many, int64_t block, int kept, int64_t o",
+                [
+                    "M codes[many.value];",
+                    "#pragma GCC unroll 4",
+                    "for (int k = 0; k < many.value; ++k) {",
+                    "const int64_t at = o + k * W;",
+                    f"codes[k] = {whole};",
+                    "}",
+                    f"put<part>(p{at['state', role]} + block * length + o, codes, rest);",
+                ],
+            ),
+        ]
+        calls.append(f"code{e}(")
         scales += [
             f"const float most{e} = larger(largest(top{e}), {FLOOR!r}f);",
             f"p{at['state', role + SCALE]}[block] = most{e};",
@@ -231,22 +248,24 @@ def _over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) 
         ]
     coded = range(len(done.encoded))
     halves = [f"body(kind, block * {block.block} + {h} * length + o, o, {h}, rest);" for h in range(parts)]
+    after = [line for call in calls for line in ["{", *_run(call, "Rows<1>(), block, 0, o", f"{call}Whole(), Rows<4>(), block, 0, o, W);"), "}"]]
     return [
         f"constexpr int64_t length = {length};",
         *[f"float kept{e}[2][{parts * padded(block)}]; V share{e} = {{}};" for e in coded],
         *_totals("s", done.sums),
-        f"for (int64_t block = from; block < to + {int(bool(coded))}; ++block) {{",
+        *([f"#ifdef LONG\nconstexpr int behind = 1;\n#else\nconstexpr int behind = 0;\n#endif"] if coded else ["constexpr int behind = 0;"]),
+        "for (int64_t block = from; block < to + behind; ++block) {",
         "const bool now = block < to, before = block > from;",
-        "const int turn = block & 1;",
+        "const int turn = behind ? block & 1 : 0;",
         *[line.replace("[block]", "[block - !now]") for line in done.blocks],
         *[f"M top{e} = {{}};" for e in coded],
         *_start("s", done.sums),
         *_lambda("body", "int64_t i, int64_t o, int half", _body(done)),
-        *_lambda("code", "int64_t o", codes),
-        *_lambda("both", "int64_t o", ["if (now) {", *halves, "}", "if (before) code(kind, o, rest);"]),
+        *codes,
+        *_lambda("both", "int64_t o", ["if (now) {", *halves, "}", "if (behind && before) {", *[f"{call}kind, Rows<1>(), block - 1, !turn, o, rest);" for call in calls], "}"]),
         *_run("both(", "o"),
         *_collected("s", done.sums),
-        *(["if (now) {", *scales, "}"] if coded else []),
+        *(["if (now) {", *scales, "}", "if (!behind) {", *after, "}"] if coded else []),
         "}",
         *_given("s", done.sums),
     ]
@@ -305,10 +324,11 @@ def _given(name: str, hows: Sequence[str]) -> list[str]:
     return [f"sums[{k}] = together('{how}', sums[{k}], {total});" for k, (how, total) in pairs if how in LANES]
 
 
-def _run(call: str, place: str) -> list[str]:
-    """An unbroken run of ``length`` elements."""
+def _run(call: str, place: str, four: str = "") -> list[str]:
+    """An unbroken run of ``length`` elements; ``four`` is called for four vectors at once."""
     return [
         "int64_t o = 0;",
+        *([f"for (; o + 4 * W <= length; o += 4 * W) {four}"] if four else []),
         f"for (; o + W <= length; o += W) {call}Whole(), {place}, W);",
         f"if (o < length) {call}Part(), {place}, int(length - o));",
     ]

@@ -125,6 +125,7 @@ class Writer:
         self.dtype = dtype
         self.layout = layout
         self.values: dict[fx.Node, Value] = {}
+        self.rounded: set[str] = set()  # to bfloat16
         self.done = Statements()
         if layout.blockwise and (ndim > 1 or square):
             raise Unsupported("codes of rows")
@@ -154,9 +155,11 @@ class Writer:
         elif node.target is stochastic:
             value, seed = self.elements(node.args[0]), self.read(node.args[1])
             self.put(node, f"at_random({value.text}, i, {seed.text})", value)
+            self.rounded.add(self.values[node].text)
         elif node.target is nearest:
             value = self.elements(node.args[0])
             self.put(node, f"rounded({value.text})", value)
+            self.rounded.add(self.values[node].text)
         elif node.target in (as_square, as_shaped):
             value = self.elements(node.args[0])
             self.values[node] = value._replace(axes=(ROWS, COLUMNS) if node.target is as_square else self.every)
@@ -397,7 +400,9 @@ class Writer:
             raise Unsupported("storing something larger")
         if to == ELEMENT:
             unread = j not in self.done.read and self.columns[j].dtype == self.dtype
-            self.done.body.append((ELEMENT, f"{'stream' if unread else 'store'}<part>(p{j} + i, {text}, rest);"))
+            half = text in self.rounded and self.columns[j].dtype == torch.bfloat16
+            how = "stream" if unread else "give_upper" if half else "store"
+            self.done.body.append((ELEMENT, f"{how}<part>(p{j} + i, {text}, rest);"))
         elif to == ROW:
             (self.done.late_rows if found.late else self.done.ends).append(f"p{j}[r] = {text};")
         elif to == COLUMN:
@@ -414,13 +419,12 @@ class Writer:
         now = f"code<part>(p{codes} + block * {codec.fold[-1]} + o, rest)"
         if codec.bits == 4:
             now = f"(half ? {now} & 15 : {now} >> 4)"
-        if codec.bits == 4 and not codec.signed:
+        if not tabled(codec):
             self.done.blocks.append(f"const V unit{codes} = up(p{scale}[block] * (1 / 16.f));")
             self.put(node, f"__builtin_convertvector({now} + 1, V) * unit{codes}", like)
             return
-        for line in ("slope", "offset"):
-            self.done.blocks.append(f"const Table {line}{codes} = times({book_name(codec)}.{line}, p{scale}[block]);")
-        self.put(node, f"decoded<{_signed(codec)}>({now}, slope{codes}, offset{codes})", like)
+        self.done.blocks.append(f"const Values values{codes} = values({book_name(codec)}, p{scale}[block]);")
+        self.put(node, f"decoded<{_signed(codec)}>({now}, values{codes})", like)
 
     def encode(self, node: fx.Node, codec: Blockwise) -> None:
         """Keep the numbers of a block, and their largest magnitude, until its end."""
@@ -557,16 +561,21 @@ def book_name(codec: Blockwise) -> str:
     return f"book_{'signed' if codec.signed else 'positive'}"
 
 
+def tabled(codec: Blockwise) -> bool:
+    """Whether its codebook is looked up: the one of four bits that has no sign is even."""
+    return codec.signed or codec.bits == 8
+
+
 def padded(codec: Blockwise) -> int:
     """The numbers kept for each part of a block: whole vectors."""
     return -(-codec.fold[-1] // 16) * 16
 
 
-def encoded(codec: Blockwise, share: str) -> str:
-    """The codes of a vector of shares."""
-    if codec.bits == 4 and not codec.signed:
+def encoded(codec: Blockwise, share: str, places: str) -> str:
+    """The codes of a vector of shares; ``places`` are the tables of its codebook."""
+    if not tabled(codec):
         return f"encoded_evenly({share})"
-    return f"encoded<{_signed(codec)}>({share}, {book_name(codec)})"
+    return f"encoded<{_signed(codec)}>({share}, {places})"
 
 
 def _signed(codec: Blockwise) -> str:

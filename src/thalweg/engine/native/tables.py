@@ -6,6 +6,7 @@ to ``2*parts - 1``: the exponent of a place tells its decade. Signed ones have 1
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from functools import cache
@@ -14,9 +15,8 @@ from typing import NamedTuple
 
 #: The smallest exponent of a share that is told apart; below it all are alike.
 LEAST = -23
-#: By how much an exponent's logarithm may fall short of a decade and is taken for one of it still. All shares of that
-#: exponent are beyond the decade's border then, or before the next one's.
-SHORT = 0.45
+#: What ``codes.hpp`` counts the decade of shares next to 1 as.
+TOP = 38
 
 
 class Decade(NamedTuple):
@@ -43,44 +43,64 @@ def decades(bits: int, signed: bool) -> list[Decade]:
 
 
 @cache
-def book(bits: int, signed: bool) -> str:
-    """The tables of a dynamic codebook, as C++ writes a ``Book``."""
+def book(name: str, bits: int, signed: bool) -> list[str]:
+    """The tables of a dynamic codebook, as C++ writes a ``Book`` of long vectors and of short ones."""
     found = decades(bits, signed)
     top = 2 * found[-1].parts  # the place of 1
+    # Where the nearest value is one of the next decade: the middle between its first and the last one before it.
+    least = (found[0].low + found[0].step / 2) / 2 if signed else 0.0  # nothing but zero is rounded to zero
+    borders = [least, *(d.low + before.step for before, d in pairwise(found)), 1 - found[-1].step / 4]
+    return [
+        "#ifdef LONG",
+        f"static const Book {name} = {_long(found, borders, top, signed)};",
+        "#else",
+        f"HIDDEN Book {name} = {_short(found, borders, top, signed)};",
+        "#endif",
+    ]
+
+
+def _long(found: list[Decade], borders: list[float], top: int, signed: bool) -> str:
+    """By four bits of an exponent, or five: no exponent has more than one border in it."""
     slope, offset = [0.0] * 16, [0.0] * 16
     for low, step, parts in found:
         slope[_exponent(parts) % 16], offset[_exponent(parts) % 16] = step, low - step * parts
     offset[_exponent(top) % 16] = 1.0
-    for table in (slope, offset):
-        table[7] = table[7] or table[15]  # of short vectors, which see one bit less of an exponent
-
-    # Where the nearest value is one of the next decade: the middle between its first and the last one before it.
-    least = (found[0].low + found[0].step / 2) / 2 if signed else 0.0  # nothing but zero is rounded to zero
-    borders = [least, *(d.low + before.step for before, d in pairwise(found)), 1 - found[-1].step / 4]
     zero = 0 if signed else 1  # unsigned codes begin with the smallest value: there is none between it and zero
     lines = [(0.0, 0.0, 0.0), *((1 / step, parts - low / step, 2 * parts - 1) for low, step, parts in found)]
     lines.append((0.0, top, top))
     coded = [Line(rise, start - zero, last - zero) for rise, start, last in lines]
-    return _braces(_braces(slope), _braces(offset), _by_exponent(borders, coded), _by_decade(found, borders, coded))
-
-
-def _by_exponent(borders: list[float], lines: list[Line]) -> str:
-    """``Exponents``: no exponent has more than one border in it."""
-    carry, of_exponent = [0] * 32, [lines[0]] * 32
+    carry, of_exponent = [0] * 32, [coded[0]] * 32
     for exponent in range(LEAST, 2):
         low, place = 2.0**exponent, (exponent + 127) % 32
-        of_exponent[place] = lines[sum(border <= low for border in borders)]
+        of_exponent[place] = coded[sum(border <= low for border in borders)]
         within = [border for border in borders if low < border < 2 * low]
         carry[place] = _bits(2 * low) - _bits(within[0]) if within else 0
         assert len(within) < 2
-    return _braces(_braces(carry), *map(_braces, zip(*of_exponent, strict=True)))
+    return _braces(*map(_braces, (slope, offset, carry, *zip(*of_exponent, strict=True))))
 
 
-def _by_decade(found: list[Decade], borders: list[float], lines: list[Line]) -> str:
-    """``Decades``, the one of zero first."""
-    shift = round((len(found) + SHORT) * 256) - 127 * 77  # an octave is 77/256 of a decade, nearly
-    tables = map(_braces, (borders, *zip(*lines[:-1], strict=True)))
-    return _braces(*tables, shift, found[0].low, borders[-1], lines[-1].last)
+def _short(found: list[Decade], borders: list[float], top: int, signed: bool) -> str:
+    """By three bits of an exponent, or of a decade."""
+    # Places as they are looked up: from 4 on, so that zero has one line with 1, or from 1 on.
+    unit, plus = (4, -4 * (top - 1)) if signed else (1, 1)
+    slope, offset = [0.0] * 8, [0.0] * 8
+    for low, step, parts in found:
+        place = _exponent(unit * parts) % 8
+        slope[place], offset[place] = step / unit, low - step * (parts - 0.5)
+    slope[_exponent(unit * top) % 8] = 1 / (unit * top if signed else top - 1)
+    if not signed:
+        offset[_exponent(top) % 8] = -1 / (top - 1)
+
+    first = TOP - len(found) + 1
+    border, rise = [math.inf] * 8, [0.0] * 8
+    for k, at in enumerate(borders, first - 1):
+        border[k % 8] = at
+    for k, decade in enumerate(found, first):
+        rise[k % 8] = 1 / decade.step
+    # A decade's line starts at 8/9 of its parts, as its last value is ten times its first.
+    rise[(TOP + 1) % 8] = top + 0.5 - top * 8 / 9
+    start, last = (_bits(x) - (TOP + 1 << 23) for x in (top * 8 / 9, 2.0 * top))
+    return _braces(_array(slope), _array(offset), unit, plus, _array(border), _array(rise), start, last - 1, found[0].low)
 
 
 def _bits(x: float) -> int:
@@ -91,6 +111,11 @@ def _bits(x: float) -> int:
 def _exponent(place: int) -> int:
     """The exponent of a place and a half, as float32 stores it."""
     return place.bit_length() - 1 + 127
+
+
+def _array(numbers: Sequence[float]) -> str:
+    """An array."""
+    return "{" + ", ".join("INFINITY" if math.isinf(x) else repr(x) for x in numbers) + "}"
 
 
 def _braces(*items: Sequence[float] | float | str) -> str:

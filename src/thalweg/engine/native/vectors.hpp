@@ -26,6 +26,16 @@ typedef TI M __attribute__((vector_size(VECTOR_BYTES)));  // masks (all bits or 
 typedef TU U __attribute__((vector_size(VECTOR_BYTES)));
 struct bfloat16 { uint16_t bits; };
 
+// Whole numbers in loops: variables where registers are few, as GCC would make such constants anew each time, with three
+// instructions by way of another kind of register.
+#define HIDDEN __attribute__((visibility("hidden")))
+#if defined(__AVX__) && !defined(__AVX512F__)
+#define WHOLE_NUMBER HIDDEN
+#else
+#define WHOLE_NUMBER static const
+#endif
+WHOLE_NUMBER TI SIGN = TI(TU(1) << (8 * sizeof(T) - 1)), SIZE = TI(TU(-1) >> 1);
+
 // Numbers as vectors.
 INLINE V up(T x) { return x - V{}; }
 INLINE V up(V x) { return x; }
@@ -50,7 +60,7 @@ INLINE T beyond(T x, T y) { return sizeof(T) == 4 ? nextafterf(x, y) : nextafter
 INLINE T power(T x, T y) { return sizeof(T) == 4 ? powf(x, y) : pow(x, y); }
 INLINE V power(V x, V y) { V r; for (int k = 0; k < W; ++k) r[k] = power(x[k], y[k]); return r; }
 
-INLINE V size(V x) { return (V)((M)x & (M)(((U){} - 1) >> 1)); }
+INLINE V size(V x) { return (V)(bits(x) & SIZE); }
 INLINE T size(T x) { return x < 0 ? -x : x == 0 ? T(0) : x; }
 INLINE V larger(V a, V b) { V c = choose(b == b, a, b); return choose(b > c, b, c); }  // the form of one instruction
 INLINE T larger(T a, T b) { return a > b || a != a ? a : b; }
@@ -158,10 +168,13 @@ typedef char Chars __attribute__((vector_size(16)));
 typedef short Halves __attribute__((vector_size(16)));
 typedef int Ints __attribute__((vector_size(16)));
 typedef long long Longs __attribute__((vector_size(16)));
-INLINE M widened(Bytes x) {
-  int64_t low;
-  memcpy(&low, &x, sizeof low);
-  return (M)__builtin_ia32_pmovzxbd256((Chars)Longs{low});
+INLINE M widened(Bytes x) {  // each half of a vector has a copy of all to pick from
+  typedef int64_t Copies __attribute__((vector_size(32)));
+  typedef char Picks __attribute__((vector_size(32)));
+  const M from = M{0, 1, 2, 3, 4, 5, 6, 7} | 0x80808000;
+  int64_t all;
+  memcpy(&all, &x, sizeof all);
+  return (M)__builtin_ia32_pshufb256((Picks)(all - Copies{}), (Picks)from);
 }
 INLINE M widened(Shorts x) { return (M)__builtin_ia32_pmovzxwd256((Halves)x); }
 INLINE Shorts shorts(M x) {  // of numbers below 2^16
@@ -208,11 +221,15 @@ template <bool part> INLINE void stream(T* p, V x, int rest) {
   store<part>(p, x, rest);
 }
 #ifndef DOUBLE
+// Of numbers that are bfloat16 already.
+template <bool part> INLINE void give_upper(bfloat16* p, V x, int rest) {
+  Shorts y = shorts((M)((U)x >> 16));
+  give<part>((uint16_t*)p, (const uint16_t*)&y, rest);
+}
+WHOLE_NUMBER uint32_t TIE = 0x7fff, LAST = 1;
 template <bool part> INLINE void store(bfloat16* p, V x, int rest) {
   U b = (U)x;  // to the nearest, ties to even
-  b = (U)choose(x == x, (V)(b + 0x7fff + ((b >> 16) & 1)), (V)((U){} + 0x7fc00000));
-  Shorts y = shorts((M)(b >> 16));
-  give<part>((uint16_t*)p, (const uint16_t*)&y, rest);
+  give_upper<part>(p, choose(x == x, (V)(b + TIE + ((b >> 16) & LAST)), (V)((U){} + 0x7fc00000)), rest);
 }
 #endif
 
