@@ -24,7 +24,7 @@ from thalweg.engine.native import build as build_module
 from thalweg.engine.native import chunk as chunk_module
 from thalweg.engine.native import loops, tables
 from thalweg.engine.native.chunk import Chunk
-from thalweg.engine.native.source import book_name, tabled
+from thalweg.engine.native.source import book_name, encoded, tabled
 
 SRC = Path(thalweg.__file__).parents[1]
 pytestmark = pytest.mark.skipif(not build_module.supported(), reason="native kernels need Linux and a C++ compiler")
@@ -143,7 +143,7 @@ def test_codes_are_those_of_the_formula(codec: Blockwise) -> None:
     dynamic = tabled(codec)
     books = (codec,) if dynamic else ()
     name = book_name(codec)
-    encode = loops.encoded(codec, "x", f"places({name})")
+    encode = encoded(codec, "x", f"places({name})")
     _, codes = _over(f"put<false>(codes + o, {{{encode}}}, W);", shares, books=books)
     assert torch.equal(codes.float(), codec._positions(shares))
     if dynamic:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -11,19 +10,9 @@ from typing import Any
 
 import torch
 
-from thalweg.codecs import FLOOR, SCALE, Layout
-from thalweg.engine.native import tables
-from thalweg.engine.native.source import (
-    COLUMN,
-    TYPES,
-    Column,
-    Statements,
-    Writer,
-    book_name,
-    encoded,
-    padded,
-    tabled,
-)
+from thalweg.engine.native import blocks, phrases, tables
+from thalweg.engine.native.phrases import ADDED
+from thalweg.engine.native.source import COLUMN, TYPES, Statements, Writer, book_name, tabled
 
 #: Elements that a thread takes at a time.
 TASK = 1 << 17
@@ -35,8 +24,6 @@ ROWS = 4
 AHEAD = 1024
 #: The words of a line, and the kind and name of the value it works out.
 _WORDS, _NAMED = re.compile(r"\w+"), re.compile(r"^const (\w+) (\w+) =")
-#: How reductions of vectors are taken (see driver.hpp): all of them, and those that add.
-LANES, ADDED = "sacm", "sac"
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,7 @@ def write(writer: Writer, row: int) -> Source:
     double = writer.dtype == torch.float64
     block = layout.blockwise[0][1] if layout.blockwise else None
     loop = (
-        _over_blocks(done, columns, layout)
+        blocks.over_blocks(done, columns, layout)
         if block
         else _over_rows(done)
         if writer.square or len(writer.every) > 1
@@ -84,7 +71,7 @@ def write(writer: Writer, row: int) -> Source:
         f'constexpr char HOW[] = "{"".join(done.sums)}";',
         f'constexpr char HOW_COLUMNS[] = "{"".join(done.column_sums)}";',
         f"constexpr int ROW_SUMS = {done.kept_rows};",
-        *[line for c in codecs if c.signed or c.bits == 8 for line in tables.book(book_name(c), c.bits, c.signed)],
+        *[line for c in codecs if tabled(c) for line in tables.book(book_name(c), c.bits, c.signed)],
         f"static void work(int64_t from, int64_t to, {where}, int64_t all, double* sums, T* columns, T* rows) {{",
         *pointers,
         *done.numbers,
@@ -100,17 +87,17 @@ def write(writer: Writer, row: int) -> Source:
 
 
 def _over_elements(done: Statements) -> list[str]:
-    step = f"{TILE} * W" if _adds(done.sums) else "(to - from)"
+    step = f"{TILE} * W" if phrases.adds(done.sums) else "(to - from)"
     return [
-        *_totals("s", done.sums),
+        *phrases.totals("s", done.sums),
         f"for (int64_t base = from; base < to; base += {step}) {{",
-        *_start("s", done.sums),
+        *phrases.started("s", done.sums),
         f"const int64_t length = to - base < {step} ? to - base : {step};",
-        *_lambda("body", "int64_t i", _body(done)),
-        *_run("body(", "base + o"),
-        *_collected("s", done.sums),
+        *phrases.function("body", "int64_t i", phrases.body(done)),
+        *phrases.run("body(", "base + o"),
+        *phrases.collected("s", done.sums),
         "}",
-        *_given("s", done.sums),
+        *phrases.given("s", done.sums),
     ]
 
 
@@ -122,18 +109,18 @@ def _over_rows(done: Statements) -> list[str]:
     sums = range(len(done.column_sums))
     at = [f"columns + {s} * unit + o" for s in sums]
     several = len(sums) > 1
-    step = f"{TILE} * W" if _adds(done.sums) or _adds(done.row_sums) else "unit"
+    step = f"{TILE} * W" if phrases.adds(done.sums) or phrases.adds(done.row_sums) else "unit"
     row = [(kind, name) for line in done.rows for kind, name in _NAMED.findall(line)]
     again = [f"const {kind} {name} = each[k].{name};" for kind, name in row]
     totals = [(f"sum_t{k}" if how in ADDED else f"t{k}", how) for k, how in enumerate(done.row_sums)]
     vectors = [f"t{k}" for k, how in enumerate(done.row_sums) if how in ADDED]
     return [
         *[
-            f"for (int64_t c = 0; c < unit; ++c) columns[{s} * unit + c] = {_neutral(done.column_sums[s])};"
+            f"for (int64_t c = 0; c < unit; ++c) columns[{s} * unit + c] = {phrases.neutral(done.column_sums[s])};"
             for s in sums
         ],
         *made,
-        *_totals("s", done.sums),
+        *phrases.totals("s", done.sums),
         f"struct Row {{ {' '.join(f'{kind} {name};' for kind, name in row)} }};",
         "const auto row = [&](int64_t r) {",
         *done.rows,
@@ -145,10 +132,10 @@ def _over_rows(done: Statements) -> list[str]:
         "for (int k = 0; k < R; ++k) each[k] = row(first + k);",
         *[f"{'Sum' if how in ADDED else 'Most'} all_{name}[R];" for name, how in totals],
         f"for (int64_t base = 0; base < unit; base += {step}) {{",
-        *_start("s", done.sums),
+        *phrases.started("s", done.sums),
         *[f"V all_{name}[R] = {{}};" for name in vectors],
         f"const int64_t length = unit - base < {step} ? unit - base : {step};",
-        *_lambda(
+        *phrases.function(
             "body",
             "int64_t o",
             [
@@ -165,8 +152,8 @@ def _over_rows(done: Statements) -> list[str]:
                 *[f"store<part>({at[s]}, c{s}, rest);" for s in sums],
             ],
         ),
-        *_run("body(", "base + o"),
-        *_collected("s", done.sums),
+        *phrases.run("body(", "base + o"),
+        *phrases.collected("s", done.sums),
         *[f"for (int k = 0; k < R; ++k) all_sum_{name}[k].add(all_{name}[k]);" for name in vectors],
         "}",
         "for (int k = 0; k < R; ++k) {",
@@ -180,7 +167,7 @@ def _over_rows(done: Statements) -> list[str]:
         *([f"for (; r + {ROWS} <= to; r += {ROWS}) rows_at(Rows<{ROWS}>(), r);"] if several else []),
         "for (; r < to; ++r) rows_at(Rows<1>(), r);",
         *(["delete[] made;"] if made else []),
-        *_given("s", done.sums),
+        *phrases.given("s", done.sums),
     ]
 
 
@@ -200,8 +187,8 @@ def _made(done: Statements) -> tuple[list[str], list[str], list[str]]:
             f"T* made = new T[{len(made)} * unit];",
             "{",
             "const int64_t length = unit;",
-            *_lambda("make", "int64_t o", [*columns, *stores]),
-            *_run("make(", "o"),
+            *phrases.function("make", "int64_t o", [*columns, *stores]),
+            *phrases.run("make(", "o"),
             "}",
         ],
         [*loads, *[line for _, name, line in used if name not in made]],
@@ -209,75 +196,13 @@ def _made(done: Statements) -> tuple[list[str], list[str], list[str]]:
     )
 
 
-def _over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -> list[str]:
-    """Blocks in turn, each worked on and then encoded.
-
-    Long vectors encode a block while the next one is worked on, as dividing and looking up go well together; shorter
-    ones have too few registers for that.
-    """
-    block = layout.blockwise[0][1]
-    length = block.fold[-1]
-    parts = block.block // length
-    at = {column.key: j for j, column in enumerate(columns)}
-    codes, scales, calls = [], [], []
-    for e, (codec, role) in enumerate(done.encoded):
-        shares = [f"share{e} * load<false>(kept{e}[kept] + {h * padded(codec)} + at, W)" for h in range(parts)]
-        texts = [encoded(codec, share, f"places{e}") for share in shares]
-        whole = texts[0] if parts == 1 else f"({texts[0]}) * 16 + ({texts[1]})"
-        codes += [
-            *([f"const Places places{e} = places({book_name(codec)});"] if tabled(codec) else []),
-            *_lambda(
-                f"code{e}",
-                "auto many, int64_t block, int kept, int64_t o",
-                [
-                    "M codes[many.value];",
-                    "#pragma GCC unroll 4",
-                    "for (int k = 0; k < many.value; ++k) {",
-                    "const int64_t at = o + k * W;",
-                    f"codes[k] = {whole};",
-                    "}",
-                    f"put<part>(p{at['state', role]} + block * length + o, codes, rest);",
-                ],
-            ),
-        ]
-        calls.append(f"code{e}(")
-        scales += [
-            f"const float most{e} = larger(largest(top{e}), {FLOOR!r}f);",
-            f"p{at['state', role + SCALE]}[block] = most{e};",
-            f"share{e} = up(1 / most{e});",
-        ]
-    coded = range(len(done.encoded))
-    halves = [f"body(kind, block * {block.block} + {h} * length + o, o, {h}, rest);" for h in range(parts)]
-    after = [line for call in calls for line in ["{", *_run(call, "Rows<1>(), block, 0, o", f"{call}Whole(), Rows<4>(), block, 0, o, W);"), "}"]]
-    return [
-        f"constexpr int64_t length = {length};",
-        *[f"float kept{e}[2][{parts * padded(block)}]; V share{e} = {{}};" for e in coded],
-        *_totals("s", done.sums),
-        *([f"#ifdef LONG\nconstexpr int behind = 1;\n#else\nconstexpr int behind = 0;\n#endif"] if coded else ["constexpr int behind = 0;"]),
-        "for (int64_t block = from; block < to + behind; ++block) {",
-        "const bool now = block < to, before = block > from;",
-        "const int turn = behind ? block & 1 : 0;",
-        *[line.replace("[block]", "[block - !now]") for line in done.blocks],
-        *[f"M top{e} = {{}};" for e in coded],
-        *_start("s", done.sums),
-        *_lambda("body", "int64_t i, int64_t o, int half", _body(done)),
-        *codes,
-        *_lambda("both", "int64_t o", ["if (now) {", *halves, "}", "if (behind && before) {", *[f"{call}kind, Rows<1>(), block - 1, !turn, o, rest);" for call in calls], "}"]),
-        *_run("both(", "o"),
-        *_collected("s", done.sums),
-        *(["if (now) {", *scales, "}", "if (!behind) {", *after, "}"] if coded else []),
-        "}",
-        *_given("s", done.sums),
-    ]
-
-
 def _finish(done: Statements, pointers: list[str]) -> list[str]:
     """What is left when all pieces are done; what it needs of rows and columns is worked out again."""
     columns = [line for level, line in done.body if level == COLUMN]
     over_columns = [
         "const int64_t length = unit;",
-        *_lambda("body", "int64_t o", [*columns, *done.late_columns]),
-        *_run("body(", "o"),
+        *phrases.function("body", "int64_t o", [*columns, *done.late_columns]),
+        *phrases.run("body(", "o"),
     ]
     over_rows = ["for (int64_t r = 0; r < all; ++r) {", *done.rows, *done.late_rows, "}"]
     lines = [
@@ -287,60 +212,6 @@ def _finish(done: Statements, pointers: list[str]) -> list[str]:
     if not (done.late or lines):
         return []
     return [*pointers, *done.numbers, *done.late, *lines]
-
-
-def _body(done: Statements) -> list[str]:
-    return [line for _, line in done.body]
-
-
-def _neutral(how: str) -> str:
-    """What a sum or maximum starts from."""
-    return "-INFINITY" if how == "m" else "0"
-
-
-def _adds(hows: Sequence[str]) -> bool:
-    return any(how in ADDED for how in hows)
-
-
-def _totals(name: str, hows: Sequence[str]) -> list[str]:
-    """What sums are collected in, and maxima found."""
-    names = ((f"Sum sum_{name}{k}" if how in ADDED else f"Most {name}{k}", how) for k, how in enumerate(hows))
-    return [f"{named};" for named, how in names if how in LANES]
-
-
-def _start(name: str, hows: Sequence[str]) -> list[str]:
-    return [f"V {name}{k} = {{}};" for k, how in enumerate(hows) if how in ADDED]
-
-
-def _collected(name: str, hows: Sequence[str]) -> list[str]:
-    """Add what a run of vectors has summed up to sums in double."""
-    return [f"sum_{name}{k}.add({name}{k});" for k, how in enumerate(hows) if how in ADDED]
-
-
-def _given(name: str, hows: Sequence[str]) -> list[str]:
-    """Hand the totals over."""
-    totals = [f"{'sum_' if how in ADDED else ''}{name}{k}.total()" for k, how in enumerate(hows)]
-    pairs = enumerate(zip(hows, totals, strict=True))
-    return [f"sums[{k}] = together('{how}', sums[{k}], {total});" for k, (how, total) in pairs if how in LANES]
-
-
-def _run(call: str, place: str, four: str = "") -> list[str]:
-    """An unbroken run of ``length`` elements; ``four`` is called for four vectors at once."""
-    return [
-        "int64_t o = 0;",
-        *([f"for (; o + 4 * W <= length; o += 4 * W) {four}"] if four else []),
-        f"for (; o + W <= length; o += W) {call}Whole(), {place}, W);",
-        f"if (o < length) {call}Part(), {place}, int(length - o));",
-    ]
-
-
-def _lambda(name: str, places: str, lines: list[str]) -> list[str]:
-    return [
-        f"auto {name} = [&](auto kind, {places}, int rest) __attribute__((always_inline)) {{",
-        "constexpr bool part = kind.value;",
-        *lines,
-        "};",
-    ]
 
 
 @cache

@@ -75,6 +75,7 @@ class Statements:
     row_sums: list[str] = field(default_factory=list)
     column_sums: list[str] = field(default_factory=list)
     kept_rows: int = 0  # how many sums of rows wait until all pieces are done
+    decoded: list[tuple[int, str]] = field(default_factory=list)  # columns of codes, and what they are looked up by
     encoded: list[tuple[Blockwise, str]] = field(default_factory=list)
     read: set[int] = field(default_factory=set)  # the columns that are read element by element
     answers: list[tuple[Any, ...]] = field(default_factory=list)
@@ -424,7 +425,8 @@ class Writer:
             self.put(node, f"__builtin_convertvector({now} + 1, V) * unit{codes}", like)
             return
         self.done.blocks.append(f"const Values values{codes} = values({book_name(codec)}, p{scale}[block]);")
-        self.put(node, f"decoded<{_signed(codec)}>({now}, values{codes})", like)
+        self.done.decoded.append((codes, f"decoded<{_signed(codec)}>({now}, values{codes})"))
+        self.put(node, f"plain{codes}(kind, o, half, rest)", like)
 
     def encode(self, node: fx.Node, codec: Blockwise) -> None:
         """Keep the numbers of a block, and their largest magnitude, until its end."""

@@ -76,7 +76,7 @@ def _long(found: list[Decade], borders: list[float], top: int, signed: bool) -> 
         within = [border for border in borders if low < border < 2 * low]
         carry[place] = _bits(2 * low) - _bits(within[0]) if within else 0
         assert len(within) < 2
-    return _braces(*map(_braces, (slope, offset, carry, *zip(*of_exponent, strict=True))))
+    return _braces(_braces(slope), _braces(offset), _braces(carry), *map(_braces, zip(*of_exponent, strict=True)))
 
 
 def _short(found: list[Decade], borders: list[float], top: int, signed: bool) -> str:
@@ -100,7 +100,9 @@ def _short(found: list[Decade], borders: list[float], top: int, signed: bool) ->
     # A decade's line starts at 8/9 of its parts, as its last value is ten times its first.
     rise[(TOP + 1) % 8] = top + 0.5 - top * 8 / 9
     start, last = (_bits(x) - (TOP + 1 << 23) for x in (top * 8 / 9, 2.0 * top))
-    return _braces(_array(slope), _array(offset), unit, plus, _array(border), _array(rise), start, last - 1, found[0].low)
+    return _braces(
+        _array(slope), _array(offset), unit, plus, _array(border), _array(rise), start, last - 1, found[0].low
+    )
 
 
 def _bits(x: float) -> int:

@@ -1,0 +1,133 @@
+"""The loop over blocks of codes: looked up, worked on, encoded again."""
+
+from __future__ import annotations
+
+import torch
+
+from thalweg.codecs import FLOOR, SCALE, Layout
+from thalweg.engine.native import phrases
+from thalweg.engine.native.source import Column, Statements, book_name, encoded, padded, tabled
+
+#: What codes are looked up by: where they are in a block, and in which half of a byte.
+LOOKED = "int64_t o, int half"
+
+
+def over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -> list[str]:
+    """Blocks in turn: their codes are looked up, they are worked on and encoded again.
+
+    Long vectors do all at once, and encode a block while the next one is worked on, as dividing and looking up go well
+    together. Shorter ones have registers for one thing at a time (``LONG``, see codes.hpp).
+    """
+    block = layout.blockwise[0][1]
+    length = block.fold[-1]
+    parts = block.block // length
+    room = parts * padded(block)
+    coded = range(len(done.encoded))
+    halves = [f"body(kind, block * {block.block} + {h} * length + o, o, {h}, rest);" for h in range(parts)]
+    late = [f"code{e}(kind, Rows<1>(), block - 1, !turn, o, rest);" for e in coded]
+    both = ["if (now) {", *halves, "}", "if (behind && before) {", *late, "}"]
+    return [
+        f"constexpr int64_t length = {length};",
+        *[f"float kept{e}[2][{room}]; V share{e} = {{}};" for e in coded],
+        "#ifdef LONG",
+        f"constexpr int behind = {len(coded) > 0:d};",
+        "#else",
+        "constexpr int behind = 0;",
+        *[f"float held{j}[{room}];" for j, _ in done.decoded],
+        "#endif",
+        *phrases.totals("s", done.sums),
+        "for (int64_t block = from; block < to + behind; ++block) {",
+        "const bool now = block < to, before = block > from;",
+        "const int turn = behind ? block & 1 : 0;",
+        *[line.replace("[block]", "[block - !now]") for line in done.blocks],
+        *[f"M top{e} = {{}};" for e in coded],
+        *phrases.started("s", done.sums),
+        *_looked_up(done, padded(block), parts),
+        *phrases.function("body", "int64_t i, int64_t o, int half", phrases.body(done)),
+        *_codes(done, columns, length, parts),
+        *phrases.function("both", "int64_t o", both),
+        *phrases.run("both(", "o"),
+        *phrases.collected("s", done.sums),
+        *(["if (now) {", *_scales(done, columns), "}"] if coded else []),
+        "if (!behind) {",
+        *[
+            line
+            for e in coded
+            for line in phrases.run(
+                f"code{e}(", "Rows<1>(), block, 0, o", f"code{e}(Whole(), Rows<4>(), block, 0, o, W);"
+            )
+        ],
+        "}",
+        "}",
+        *phrases.given("s", done.sums),
+    ]
+
+
+def _looked_up(done: Statements, width: int, parts: int) -> list[str]:
+    """A function for each tensor of codes, ``plain``, that gives values; short vectors look up a whole block before."""
+    lines: list[str] = []
+    for j, text in done.decoded:
+        at = f"held{j} + half * {width} + o"
+        lines += [
+            *phrases.function(f"look{j}", LOOKED, [f"return {text};"]),
+            "#ifdef LONG",
+            f"const auto& plain{j} = look{j};",
+            "#else",
+            f"for (int half = 0; half < {parts}; ++half) {{",
+            *phrases.function("hold", "int64_t o", [f"keep({at}, look{j}(kind, o, half, rest));"]),
+            *phrases.run("hold(", "o"),
+            "}",
+            *phrases.function(f"plain{j}", LOOKED, [f"return load<false>({at}, W);"]),
+            "#endif",
+        ]
+    return lines
+
+
+def _codes(done: Statements, columns: tuple[Column, ...], length: int, parts: int) -> list[str]:
+    """A function for each encoded tensor: the codes of one vector or several, from what has been kept of a block.
+
+    Shorter vectors ask for the next block's parameter and gradient meanwhile.
+    """
+    at = {column.key: j for j, column in enumerate(columns)}
+    floats = [j for j in sorted(done.read) if columns[j].dtype == torch.float32]
+    lines = []
+    for e, (codec, role) in enumerate(done.encoded):
+        shares = [f"share{e} * load<false>(kept{e}[kept] + {h * padded(codec)} + at, W)" for h in range(parts)]
+        texts = [encoded(codec, share, f"places{e}") for share in shares]
+        whole = texts[0] if parts == 1 else f"({texts[0]}) * 16 + ({texts[1]})"
+        if tabled(codec):
+            lines.append(f"const Places places{e} = places({book_name(codec)});")
+        ahead = [
+            f"__builtin_prefetch(p{j} + (block + 1) * {length * parts} + {h} * length + at, 1);"
+            for j in floats[e :: len(done.encoded)]
+            for h in range(parts)
+        ]
+        lines += phrases.function(
+            f"code{e}",
+            "auto many, int64_t block, int kept, int64_t o",
+            [
+                "M codes[many.value];",
+                "#pragma GCC unroll 4",
+                "for (int k = 0; k < many.value; ++k) {",
+                "const int64_t at = o + k * W;",
+                f"codes[k] = {whole};",
+                *("if (many.value > 1 && at * sizeof(T) % 64 == 0) {", *ahead, "}"),
+                "}",
+                f"put<part>(p{at['state', role]} + block * length + o, codes, rest);",
+            ],
+        )
+    return lines
+
+
+def _scales(done: Statements, columns: tuple[Column, ...]) -> list[str]:
+    """The scale of each encoded tensor's block, and what its numbers are multiplied by to be shares of it."""
+    at = {column.key: j for j, column in enumerate(columns)}
+    return [
+        line
+        for e, (_, role) in enumerate(done.encoded)
+        for line in (
+            f"const float most{e} = larger(largest(top{e}), {FLOOR!r}f);",
+            f"p{at['state', role + SCALE]}[block] = most{e};",
+            f"share{e} = up(1 / most{e});",
+        )
+    ]

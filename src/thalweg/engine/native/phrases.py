@@ -1,0 +1,70 @@
+"""Pieces of C++ that the loops of kernels are put together from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from thalweg.engine.native.source import Statements
+
+#: How reductions of vectors are taken (see driver.hpp): all of them, and those that add.
+LANES, ADDED = "sacm", "sac"
+
+
+def body(done: Statements) -> list[str]:
+    """What is done with elements."""
+    return [line for _, line in done.body]
+
+
+def neutral(how: str) -> str:
+    """What a sum or maximum starts from."""
+    return "-INFINITY" if how == "m" else "0"
+
+
+def adds(hows: Sequence[str]) -> bool:
+    """Whether any of these reductions adds."""
+    return any(how in ADDED for how in hows)
+
+
+def totals(name: str, hows: Sequence[str]) -> list[str]:
+    """What sums are collected in, and maxima found."""
+    names = ((f"Sum sum_{name}{k}" if how in ADDED else f"Most {name}{k}", how) for k, how in enumerate(hows))
+    return [f"{named};" for named, how in names if how in LANES]
+
+
+def started(name: str, hows: Sequence[str]) -> list[str]:
+    """Sums of a few vectors, nothing yet."""
+    return [f"V {name}{k} = {{}};" for k, how in enumerate(hows) if how in ADDED]
+
+
+def collected(name: str, hows: Sequence[str]) -> list[str]:
+    """Add what a run of vectors has summed up to sums in double."""
+    return [f"sum_{name}{k}.add({name}{k});" for k, how in enumerate(hows) if how in ADDED]
+
+
+def given(name: str, hows: Sequence[str]) -> list[str]:
+    """Hand the totals over."""
+    totals = [f"{'sum_' if how in ADDED else ''}{name}{k}.total()" for k, how in enumerate(hows)]
+    pairs = enumerate(zip(hows, totals, strict=True))
+    return [f"sums[{k}] = together('{how}', sums[{k}], {total});" for k, (how, total) in pairs if how in LANES]
+
+
+def run(call: str, place: str, four: str = "") -> list[str]:
+    """An unbroken run of ``length`` elements; ``four`` is called for four vectors at once."""
+    return [
+        "{",
+        "int64_t o = 0;",
+        *([f"for (; o + 4 * W <= length; o += 4 * W) {four}"] if four else []),
+        f"for (; o + W <= length; o += W) {call}Whole(), {place}, W);",
+        f"if (o < length) {call}Part(), {place}, int(length - o));",
+        "}",
+    ]
+
+
+def function(name: str, places: str, lines: list[str]) -> list[str]:
+    """A function of a whole vector, or of a part of one."""
+    return [
+        f"auto {name} = [&](auto kind, {places}, int rest) __attribute__((always_inline)) {{",
+        "constexpr bool part = kind.value;",
+        *lines,
+        "};",
+    ]
