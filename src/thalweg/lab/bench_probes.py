@@ -72,25 +72,30 @@ def peak_extra_bytes(step: Callable[[], None], device: str = "cpu") -> int:
     return peak
 
 
-#: Steps whose median is set against the products of one.
-STEPS = 3
+#: Pairs of a step and one whose products are timed.
+PAIRS = 5
 PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise"})
 """Operators that multiply matrices and call no other of these."""
 
 
 def over_products(step: Callable[[], None]) -> float | None:
-    """The median time of a step on a CPU over the time of the matrix products in one; ``None`` where it has none."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        step()
-    products = sum(event.cpu_time_total for event in profile.key_averages() if event.key in PRODUCTS) / 1e6
-    if not products:
-        return None
-    times = []
-    for _ in range(STEPS):  # apart: the profiler itself takes time for every small operation
+    """The time of a step on a CPU over the time of the matrix products in one; ``None`` where it has none.
+
+    The median of pairs of neighbouring steps: a shared machine's speed drifts. One of a pair is timed whole, the other's
+    products by the profiler, which itself takes time for every small operation.
+    """
+    ratios = []
+    for _ in range(PAIRS):
         start = time.perf_counter()
         step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) / products
+        whole = time.perf_counter() - start
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            step()
+        products = sum(event.cpu_time_total for event in profile.key_averages() if event.key in PRODUCTS) / 1e6
+        if not products:
+            return None
+        ratios.append(whole / products)
+    return statistics.median(ratios)
 
 
 def state_bytes(opt: Optimizer) -> int:
