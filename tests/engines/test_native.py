@@ -179,6 +179,35 @@ def _stepped(name: str, shape: tuple[int, ...], threads: int, engine: str = "com
     return [p.detach(), *(s for role, s in opt.state[p].items() if role != "step")]
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("adafactor", {}),
+        ("adafactor", {"eps": (0.0, 1e-3)}),
+        ("adafactor_torch", {}),
+        ("adafactor_torch", {"eps": (0.0, 1e-3)}),
+        ("adafactor_torch", {"eps": (0.3, 1e-3)}),  # more than the roots of all products
+        ("adafactor_bv", {"min_dim_size_to_factor": 2}),
+    ],
+)
+def test_roots_of_products_are_products_of_roots(name: str, options: dict[str, Any]) -> None:
+    """A row and a column without gradients too, and one with small ones."""
+
+    def stepped(engine: str) -> list[Tensor]:
+        p = Parameter(torch.randn(40, 70, generator=torch.Generator().manual_seed(0)))
+        opt = thalweg.create(name, [p], engine=engine, **options)
+        for t in range(3):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(t))
+            p.grad[3], p.grad[:, 5] = 0.0, 0.0
+            p.grad[7] *= 1e-12
+            opt.step()
+        return [p.detach(), *(s for role, s in opt.state[p].items() if role != "step")]
+
+    for fast, plain in zip(stepped("compiled"), stepped("reference"), strict=True):
+        assert bool(fast.isfinite().all())
+        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("state", ["float32", "int8", "int4", "bfloat16"])
 @pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor", "sm3", "prodigy", "smmf"])
 def test_the_number_of_threads_changes_no_bit(name: str, state: str) -> None:

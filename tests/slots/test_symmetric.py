@@ -6,7 +6,9 @@ from functools import partial
 
 import pytest
 import torch
+from torch import Tensor
 
+import thalweg
 from thalweg.engine.native import mirror
 from thalweg.slots import products, soap
 from thalweg.slots.products import LARGE, add_product, product
@@ -110,21 +112,46 @@ def test_blocks_are_put_together(n: int, compiler: bool, monkeypatch: pytest.Mon
     torch.testing.assert_close(mirror.assemble(rows, z, beta=3.0, alpha=2.0), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((BLOCKED + 40, 60), 0), ((60, BLOCKED + 40), 1), ((4, 5, BLOCKED), 2)])
-def test_a_first_basis_in_a_large_space(shape: tuple[int, ...], axis: int) -> None:
+def holds_eigenvectors(basis: Tensor, grams: Tensor) -> None:
     """Orthonormal, complete, and eigenvectors of the products in the order of their eigenvalues."""
-    g = torch.randn(2, *shape)
-    rows = soap.slices(g, shape, axis)
-    grams = rows @ rows.mT
-    basis = soap.first_basis(grams, g, shape=shape, axis=axis)
-    n, rank = rows.shape[1:]
-    eye = torch.eye(n).expand(2, n, n)
-    torch.testing.assert_close(basis.mT @ basis, eye, rtol=0, atol=2e-5)
+    torch.testing.assert_close(basis.mT @ basis, torch.eye(basis.shape[-1]).expand_as(basis), rtol=0, atol=2e-5)
     found = basis.mT @ grams @ basis
     eigenvalues = torch.linalg.eigvalsh(grams.double()).flip(-1).float()
     scale = float(eigenvalues.max())
     torch.testing.assert_close(found / scale, torch.diag_embed(eigenvalues) / scale, rtol=0, atol=2e-6)
-    assert float(eigenvalues[:, rank:].abs().max()) < 1e-6 * scale
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((BLOCKED + 40, 60), 0), ((60, BLOCKED + 40), 1), ((4, 5, BLOCKED), 2)])
+def test_a_first_basis_in_a_large_space(shape: tuple[int, ...], axis: int) -> None:
+    g = torch.randn(2, *shape)
+    rows = soap.slices(g, shape, axis)
+    grams = rows @ rows.mT
+    holds_eigenvectors(soap.first_basis(grams, g, shape=shape, axis=axis), grams)
+
+
+@pytest.mark.parametrize("shape", [(BLOCKED + 40, 60), (60, BLOCKED + 40), (BLOCKED, BLOCKED)])
+def test_the_first_bases_of_a_large_matrix(shape: tuple[int, ...]) -> None:
+    """The longer axis's follows from the shorter one's, in a step of the optimizer too."""
+    g = torch.randn(2, *shape)
+    short, long = sorted((0, 1), key=lambda axis: shape[axis])
+    rows = {axis: soap.slices(g, shape, axis) for axis in (short, long)}
+    basis = soap.first_basis(rows[short] @ rows[short].mT, g, shape=shape, axis=short)
+    other = soap.other_basis(g, basis, shape=shape, axis=long)
+    holds_eigenvectors(other, rows[long] @ rows[long].mT)
+    singular = torch.linalg.svdvals(g)
+    turned = (other.mT @ rows[long] @ basis).diagonal(dim1=-2, dim2=-1).abs()
+    torch.testing.assert_close(turned, singular, rtol=0, atol=2e-4 * float(singular.max()))
+
+    p = torch.nn.Parameter(torch.zeros(shape))
+    opt = thalweg.SOAP([p])
+    p.grad = g[0]
+    opt.step()
+    for axis in (0, 1):
+        holds_eigenvectors(opt.state[p][f"Q_{axis}"][None], rows[axis][:1] @ rows[axis][:1].mT)
+
+
+def test_no_gradient_gives_a_basis() -> None:
+    torch.testing.assert_close(soap.spanned(torch.zeros(1, 5, 3)), torch.eye(5)[None])
 
 
 def test_what_is_not_finite_shows_in_the_basis_rather_than_raising() -> None:

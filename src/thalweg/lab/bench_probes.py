@@ -73,7 +73,7 @@ def peak_extra_bytes(step: Callable[[], None], device: str = "cpu") -> int:
 
 
 #: Pairs of a step and one whose products are timed.
-PAIRS = 5
+PAIRS = 3
 PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise"})
 """Operators that multiply matrices and call no other of these."""
 
@@ -81,8 +81,8 @@ PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "
 def over_products(step: Callable[[], None]) -> float | None:
     """The time of a step on a CPU over the time of the matrix products in one; ``None`` where it has none.
 
-    The median of pairs of neighbouring steps: a shared machine's speed drifts. One of a pair is timed whole, the other's
-    products by the profiler, which itself takes time for every small operation.
+    The median of pairs of neighbours, as a shared machine's speed drifts: one is timed whole, of the other one the
+    products, by the profiler, which itself takes time for every small operation.
     """
     ratios = []
     for _ in range(PAIRS):

@@ -57,16 +57,36 @@ def eigenvectors(grams: Tensor) -> Tensor:
 def first_basis(grams: Tensor, stack: Tensor, *, shape: tuple[int, ...], axis: int) -> Tensor:
     """The eigenvectors of the first gradient's products alone.
 
-    They are found in the span of the slices where that is a small part of a large space: the vectors beyond it belong
-    to the eigenvalue zero and are arbitrary.
+    They are found from those of the products the other way where the slices span a small part of a large space: the
+    vectors beyond it belong to the eigenvalue zero and are arbitrary.
     """
     rows = slices(stack, shape, axis)
     n, rank = rows.shape[-2:]
     if n < BLOCKED or 2 * rank > n:
         return eigenvectors(grams)
-    basis, upper = torch.linalg.qr(rows.nan_to_num(), mode="complete")
-    upper = upper[..., :rank, :]
-    basis[..., :rank] = basis[..., :rank] @ eigenvectors(upper @ upper.mT)
+    return spanned(product(rows, eigenvectors(gram(rows.mT))))
+
+
+def other_basis(stack: Tensor, basis: Tensor, *, shape: tuple[int, ...], axis: int) -> Tensor:
+    """The same of a matrix's longer axis: the eigenvectors of the shorter one turn it into as many of its own, each as
+    long as its singular value."""
+    return spanned(product(slices(stack, shape, axis), basis))
+
+
+def spanned(columns: Tensor) -> Tensor:
+    """An orthonormal basis whose first vectors span the columns, each with those before it.
+
+    The reflections of a QR factorisation, multiplied as matrices: I - V T V^T with 1/T the upper half of V^T V, its
+    diagonal halved.
+    """
+    found, scales = torch.geqrf(columns.nan_to_num())
+    vectors = found.tril(-1)
+    vectors.diagonal(dim1=-2, dim2=-1).fill_(1)
+    vectors.mul_((scales != 0).unsqueeze(-2))  # no reflection
+    inverse = gram(vectors.mT).triu_(1)
+    inverse.diagonal(dim1=-2, dim2=-1).copy_(torch.where(scales != 0, 1 / scales, 1))
+    basis = product(torch.linalg.solve_triangular(inverse, vectors, upper=True, left=False), vectors.mT).neg_()
+    basis.diagonal(dim1=-2, dim2=-1).add_(1)
     return basis
 
 
@@ -187,9 +207,7 @@ class Eigenbasis(Slot):
         grams = yield tuple(self._average(x, value, i, h) for i in axes)
         self._set(x, "GG", grams)
         if way == "start":
-            pairs = zip(axes, grams, strict=True)
-            bases = yield tuple(self._matrices(first_basis, x, g, value, shared=True, axis=i) for i, g in pairs)
-            self._set(x, "Q", bases)
+            self._set(x, "Q", (yield from self._first(x, value, dict(zip(axes, grams, strict=True)))))
         elif h.refresh:
             old = [x[f"Q_{i}"] for i in axes]
             turned = yield tuple(matrices(product, *pair, shared=True) for pair in zip(grams, old, strict=True))
@@ -197,6 +215,16 @@ class Eigenbasis(Slot):
             bases = yield tuple(matrices(orthonormal, *pair, shared=True) for pair in zip(turned, orders, strict=True))
             x.notes |= {"bases": bases, "orders": orders}
         return value
+
+    def _first(self, x: Any, value: Any, grams: dict[int, Any]) -> Generator[Any, Any, tuple[Any, ...]]:
+        """The first basis of each axis; a large matrix's longer one follows from the shorter one's."""
+        shape = self.folded(x.shape)
+        if len(shape) == len(grams) == 2 and max(shape) >= BLOCKED:
+            short = shape.index(min(shape))
+            basis = yield self._matrices(first_basis, x, grams[short], value, shared=True, axis=short)
+            other = yield self._matrices(other_basis, x, value, basis, shared=True, axis=1 - short)
+            return (other, basis) if short else (basis, other)
+        return (yield tuple(self._matrices(first_basis, x, g, value, shared=True, axis=i) for i, g in grams.items()))
 
     def _set(self, x: Any, name: str, values: tuple[Any, ...]) -> None:
         for i, value in zip(self.axes(x.shape), values, strict=True):

@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from thalweg.codecs import Blockwise, Layout, Rounded
+from thalweg.engine.native import roots
 from thalweg.engine.record import WHOLE as ONE_NUMBER
 from thalweg.engine.record import Graph, Kind
 from thalweg.rounding import nearest, stochastic
@@ -213,6 +214,8 @@ class Writer:
         if name == "truediv" and like.vector and not found[1].vector:
             self.place(found[1]).append(f"const Divisor {node.name}_by = {self.number(found[1], found[1])};")
             text = f"over({texts[0]}, {node.name}_by)"
+        elif name == "truediv" and like.level == ELEMENT and (inverse := self.inverse_root(node)):
+            text = f"{texts[0]} * {inverse}"
         elif name == "truediv" and like.vector and (under := self.under_root(node.args[1])):
             text = f"over_root({texts[0]}, {self.number(under, like)})"
         else:
@@ -233,6 +236,28 @@ class Writer:
             return None
         value = self.read(node.args[0])
         return value if value.level == ELEMENT else None
+
+    def inverse_root(self, node: fx.Node) -> str | None:
+        """One over what a node divides by, where that is the root of a row's number times a column's.
+
+        Both are inverses of roots of their own then, each taken once; zero counts for the least normal number.
+        """
+        root = roots.of_product(node.args[1])
+        if root is None or not all(map(self.given, root.limits)):
+            return None
+        halves = sorted(map(self.read, root.factors), key=lambda value: value.level)
+        if [half.level for half in halves] != [ROW, COLUMN] or any(
+            half.late or half.kind != "float" for half in halves
+        ):
+            return None
+        row, column = (f"{node.name}_{of}" for of in ("row", "column"))
+        self.place(halves[0]).append(f"const T {row} = 1 / root(larger({halves[0].text}, T({roots.LEAST})));")
+        least = f"at_least({halves[1].text}, T({roots.LEAST}))"
+        self.place(halves[1]).append((COLUMN, f"const V {column} = 1 / root({least});"))
+        text = f"up({row}) * {column}"
+        for limit in root.limits:
+            text = f"at_most({text}, 1 / root({self.number(self.read(limit), Value(''))}))"
+        return f"({text})"
 
     def formula(self, node: fx.Node, name: str, texts: list[str], like: Value, limits: dict[str, Any]) -> str:
         if operator := {**_BINARY, **_COMPARED, **_LOGICAL}.get(name):

@@ -1,0 +1,43 @@
+"""Roots of products in recorded graphs: of a row's number and a column's, the root of each needs to be taken once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import fx
+
+#: About the least normal float32. As much is added to a product for the sake of zeros, and changes nothing else.
+LEAST = 1.2e-38
+
+
+class Root(NamedTuple):
+    """The root of the product of ``factors``, or if larger of one of ``limits``."""
+
+    factors: tuple[Any, Any]
+    limits: tuple[Any, ...]
+
+
+def of_product(node: Any) -> Root | None:
+    """What a node is, if it is such a root."""
+    if _name(node) != "sqrt":
+        return None
+    inner, limits = node.args[0], []
+    while True:
+        name = _name(inner)
+        if name == "clamp" and (limit := _least(inner)) is not None:
+            limits.append(limit)
+        elif name != "add" or not isinstance(inner.args[1], float) or not 0 <= inner.args[1] <= LEAST:
+            break
+        inner = inner.args[0]
+    return Root(inner.args, tuple(limits)) if name == "mul" and len(inner.args) == 2 else None
+
+
+def _name(node: Any) -> str:
+    target = node.target if isinstance(node, fx.Node) else ""
+    return target if isinstance(target, str) else getattr(target, "__name__", "")
+
+
+def _least(node: fx.Node) -> Any:
+    """The limit of a clamp that has one from below only."""
+    limits = dict(zip(("min", "max"), node.args[1:], strict=False)) | dict(node.kwargs)
+    return None if limits.get("max") is not None else limits.get("min")
