@@ -18,7 +18,7 @@ from thalweg.engine.native.source import COLUMN, TYPES, Statements, Writer, book
 TASK = 1 << 17
 #: Vectors whose sum is taken in the kernel's precision before it is added to one in double.
 TILE = 16
-#: Rows that are taken at once where several sums go down the columns.
+#: Rows that long vectors take at once where several sums go down the columns.
 ROWS = 4
 #: How many elements ahead a pass that reads one tensor asks memory for.
 AHEAD = 1024
@@ -102,7 +102,10 @@ def _over_elements(done: Statements) -> list[str]:
 
 
 def _over_rows(done: Statements) -> list[str]:
-    """Rows in turn; where several sums go down the columns a few at once, which share reading and writing them."""
+    """Rows in turn; where several sums go down the columns a few at once, which share reading and writing them.
+
+    Shorter vectors take them one by one: there are registers for the sums of one.
+    """
     if not done.body:
         return ["for (int64_t r = from; r < to; ++r) {", *done.rows, *done.ends, "}"]
     made, columns, elements = _made(done)
@@ -164,7 +167,9 @@ def _over_rows(done: Statements) -> list[str]:
         "}",
         "};",
         "int64_t r = from;",
+        "#if VECTOR_BYTES == 64",
         *([f"for (; r + {ROWS} <= to; r += {ROWS}) rows_at(Rows<{ROWS}>(), r);"] if several else []),
+        "#endif",
         "for (; r < to; ++r) rows_at(Rows<1>(), r);",
         *(["delete[] made;"] if made else []),
         *phrases.given("s", done.sums),

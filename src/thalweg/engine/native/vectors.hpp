@@ -235,9 +235,15 @@ template <bool part> INLINE void store(bfloat16* p, V x, int rest) {
 
 // Bits, eight to a byte: of the lanes from the o-th of a row on.
 template <bool part> INLINE M flags(const uint8_t* row, int64_t o, int rest) {
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(DOUBLE)
+  typedef char Copies __attribute__((vector_size(32)));
+  const M bit = 1 << lanes(), b = (M)((char)row[o / 8] - Copies{});  // a byte for all lanes
+  return (b & bit) == bit;
+#else
   uint32_t b = 0;
   memcpy(&b, row + o / 8, ((part ? rest : W) + o % 8 + 7) / 8);
   return (((TI)(b >> o % 8) - M{}) >> lanes() & 1) != 0;
+#endif
 }
 template <bool part> INLINE void set_flags(uint8_t* row, int64_t o, M set, int rest) {
 #if defined(__AVX512DQ__) && !defined(DOUBLE)
