@@ -33,9 +33,9 @@ def expand(graph: fx.Graph) -> bool:
     for node in list(graph.nodes):
         function: Any = None
         arguments = node.args
-        if _is(node, "atan2"):
+        if name_of(node) == "atan2":
             function = angle
-        elif _is(node, "log1p") and _is(node.args[0], "exp"):
+        elif name_of(node) == "log1p" and name_of(node.args[0]) == "exp":
             function, arguments = softplus, node.args[0].args
         if function is not None:
             found = True
@@ -46,8 +46,11 @@ def expand(graph: fx.Graph) -> bool:
     return found
 
 
-def _is(node: fx.Node, name: str) -> bool:
-    return node.target == name or node.target is getattr(torch, name)
+def name_of(node: Any) -> str:
+    """What a node calls, function or method; nothing for anything else."""
+    if not isinstance(node, fx.Node) or node.op not in ("call_function", "call_method"):
+        return ""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
 def angle(y: Any, x: Any) -> Any:

@@ -221,7 +221,7 @@ class Eigenbasis(Slot):
         shape = self.folded(x.shape)
         if len(shape) == len(grams) == 2 and max(shape) >= BLOCKED:
             short = shape.index(min(shape))
-            basis = yield self._matrices(first_basis, x, grams[short], value, shared=True, axis=short)
+            basis = yield matrices(eigenvectors, grams[short], shared=True)
             other = yield self._matrices(other_basis, x, value, basis, shared=True, axis=1 - short)
             return (other, basis) if short else (basis, other)
         return (yield tuple(self._matrices(first_basis, x, g, value, shared=True, axis=i) for i, g in grams.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from thalweg.codecs import FLOOR, SCALE, Layout
+from thalweg.codecs import FLOOR, Layout
 from thalweg.engine.native import phrases
 from thalweg.engine.native.source import Column, Statements, book_name, encoded, padded, tabled
 
@@ -48,7 +48,7 @@ def over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -
         *phrases.function("both", "int64_t o", both),
         *phrases.run("both(", "o"),
         *phrases.collected("s", done.sums),
-        *(["if (now) {", *_scales(done, columns), "}"] if coded else []),
+        *(["if (now) {", *_scales(done), "}"] if coded else []),
         "if (!behind) {",
         *[
             line
@@ -88,10 +88,9 @@ def _codes(done: Statements, columns: tuple[Column, ...], length: int, parts: in
 
     Shorter vectors ask for the next block's parameter and gradient meanwhile.
     """
-    at = {column.key: j for j, column in enumerate(columns)}
     floats = [j for j in sorted(done.read) if columns[j].dtype == torch.float32]
     lines = []
-    for e, (codec, role) in enumerate(done.encoded):
+    for e, (codec, to, _) in enumerate(done.encoded):
         shares = [f"share{e} * load<false>(kept{e}[kept] + {h * padded(codec)} + at, W)" for h in range(parts)]
         texts = [encoded(codec, share, f"places{e}") for share in shares]
         whole = texts[0] if parts == 1 else f"({texts[0]}) * 16 + ({texts[1]})"
@@ -113,21 +112,20 @@ def _codes(done: Statements, columns: tuple[Column, ...], length: int, parts: in
                 f"codes[k] = {whole};",
                 *("if (many.value > 1 && at * sizeof(T) % 64 == 0) {", *ahead, "}"),
                 "}",
-                f"put<part>(p{at['state', role]} + block * length + o, codes, rest);",
+                f"put<part>(p{to} + block * length + o, codes, rest);",
             ],
         )
     return lines
 
 
-def _scales(done: Statements, columns: tuple[Column, ...]) -> list[str]:
+def _scales(done: Statements) -> list[str]:
     """The scale of each encoded tensor's block, and what its numbers are multiplied by to be shares of it."""
-    at = {column.key: j for j, column in enumerate(columns)}
     return [
         line
-        for e, (_, role) in enumerate(done.encoded)
+        for e, (_, _, scale) in enumerate(done.encoded)
         for line in (
             f"const float most{e} = larger(largest(top{e}), {FLOOR!r}f);",
-            f"p{at['state', role + SCALE]}[block] = most{e};",
+            f"p{scale}[block] = most{e};",
             f"share{e} = up(1 / most{e});",
         )
     ]

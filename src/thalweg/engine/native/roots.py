@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import fx
 
+from thalweg.engine.functions import name_of
+
 #: About the least normal float32. As much is added to a product for the sake of zeros, and changes nothing else.
 LEAST = 1.2e-38
 
@@ -19,25 +21,20 @@ class Root(NamedTuple):
 
 def of_product(node: Any) -> Root | None:
     """What a node is, if it is such a root."""
-    if _name(node) != "sqrt":
+    if name_of(node) != "sqrt":
         return None
     inner, limits = node.args[0], []
     while True:
-        name = _name(inner)
-        if name == "clamp" and (limit := _least(inner)) is not None:
-            limits.append(limit)
+        name = name_of(inner)
+        if name == "clamp" and limits_of(inner).keys() == {"min"}:
+            limits.append(limits_of(inner)["min"])
         elif name != "add" or not isinstance(inner.args[1], float) or not 0 <= inner.args[1] <= LEAST:
             break
         inner = inner.args[0]
     return Root(inner.args, tuple(limits)) if name == "mul" and len(inner.args) == 2 else None
 
 
-def _name(node: Any) -> str:
-    target = node.target if isinstance(node, fx.Node) else ""
-    return target if isinstance(target, str) else getattr(target, "__name__", "")
-
-
-def _least(node: fx.Node) -> Any:
-    """The limit of a clamp that has one from below only."""
-    limits = dict(zip(("min", "max"), node.args[1:], strict=False)) | dict(node.kwargs)
-    return None if limits.get("max") is not None else limits.get("min")
+def limits_of(clamp: fx.Node) -> dict[str, Any]:
+    """The limits of a clamp, "min" and "max", that it has."""
+    limits = dict(zip(("min", "max"), clamp.args[1:], strict=False)) | dict(clamp.kwargs)
+    return {which: limit for which, limit in limits.items() if limit is not None}

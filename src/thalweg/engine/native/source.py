@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from thalweg.codecs import Blockwise, Layout, Rounded
+from thalweg.codecs import SCALE, Blockwise, Layout, Rounded
+from thalweg.engine.functions import name_of
 from thalweg.engine.native import roots
 from thalweg.engine.record import WHOLE as ONE_NUMBER
 from thalweg.engine.record import Graph, Kind
@@ -77,7 +78,7 @@ class Statements:
     column_sums: list[str] = field(default_factory=list)
     kept_rows: int = 0  # how many sums of rows wait until all pieces are done
     decoded: list[tuple[int, str]] = field(default_factory=list)  # columns of codes, and what they are looked up by
-    encoded: list[tuple[Blockwise, str]] = field(default_factory=list)
+    encoded: list[tuple[Blockwise, int, int]] = field(default_factory=list)  # with the columns of codes and scales
     read: set[int] = field(default_factory=set)  # the columns that are read element by element
     answers: list[tuple[Any, ...]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # for each request: "sum", "each", "row", "column" or "matrix"
@@ -137,8 +138,7 @@ class Writer:
     def write(self) -> Statements:
         for node in self.graph.module.graph.nodes:
             if node.op in ("call_function", "call_method"):
-                name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-                self.node(node, str(name))
+                self.node(node, name_of(node))
             elif node.op == "output":
                 self.output(node)
             elif node.op != "placeholder":
@@ -189,11 +189,9 @@ class Writer:
     # Arithmetic.
 
     def arithmetic(self, node: fx.Node, name: str) -> None:
-        limits: dict[str, Any] = dict(node.kwargs) if name == "clamp" else {}
+        limits = roots.limits_of(node) if name == "clamp" else {}
         arguments: list[Any] = [a for a in node.args if a is not None]
         if name == "clamp":
-            limits = dict(zip(("min", "max"), node.args[1:], strict=False)) | limits
-            limits = {k: v for k, v in limits.items() if v is not None}
             arguments = [node.args[0], *limits.values()]
         elif node.kwargs:
             raise Unsupported(f"{name} with {dict(node.kwargs)}")
@@ -232,7 +230,7 @@ class Writer:
 
     def under_root(self, node: Any) -> Value | None:
         """What a node is the root of, element by element."""
-        if not isinstance(node, fx.Node) or node.target not in ("sqrt", torch.sqrt):
+        if name_of(node) != "sqrt":
             return None
         value = self.read(node.args[0])
         return value if value.level == ELEMENT else None
@@ -463,7 +461,7 @@ class Writer:
         ]
         codes = next(item for item in node.users if item.args[1] == 0)
         key, _ = self.inputs[next(iter(codes.users)).args[0]]
-        self.done.encoded.append((codec, str(key[2])))
+        self.done.encoded.append((codec, self.column(key), self.column((*key[:2], f"{key[2]}{SCALE}"))))
 
     # Values.
 
