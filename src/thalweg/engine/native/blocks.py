@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-
 from thalweg.codecs import FLOOR, Layout
 from thalweg.engine.native import phrases
-from thalweg.engine.native.source import Column, Statements, book_name, encoded, padded, tabled
+from thalweg.engine.native.source import Statements, book_name, encoded, padded, tabled
 
 #: What codes are looked up by: where they are in a block, and in which half of a byte.
 LOOKED = "int64_t o, int half"
 
 
-def over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -> list[str]:
+def over_blocks(done: Statements, layout: Layout) -> list[str]:
     """Blocks in turn: their codes are looked up, they are worked on and encoded again.
 
     Long vectors do all at once, and encode a block while the next one is worked on, as dividing and looking up go well
@@ -27,7 +25,7 @@ def over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -
     late = [f"code{e}(kind, Rows<1>(), block - 1, !turn, o, rest);" for e in coded]
     both = ["if (now) {", *halves, "}", "if (behind && before) {", *late, "}"]
     return [
-        f"constexpr int64_t length = {length};",
+        f"constexpr int64_t length = {length}, ahead = AHEAD;",
         *[f"float kept{e}[2][{room}]; V share{e} = {{}};" for e in coded],
         "#ifdef LONG",
         f"constexpr int behind = {len(coded) > 0:d};",
@@ -44,7 +42,7 @@ def over_blocks(done: Statements, columns: tuple[Column, ...], layout: Layout) -
         *phrases.started("s", done.sums),
         *_looked_up(done, padded(block), parts),
         *phrases.function("body", "int64_t i, int64_t o, int half", phrases.body(done)),
-        *_codes(done, columns, length, parts),
+        *_codes(done, length, parts),
         *phrases.function("both", "int64_t o", both),
         *phrases.run("both(", "o"),
         *phrases.collected("s", done.sums),
@@ -83,12 +81,8 @@ def _looked_up(done: Statements, width: int, parts: int) -> list[str]:
     return lines
 
 
-def _codes(done: Statements, columns: tuple[Column, ...], length: int, parts: int) -> list[str]:
-    """A function for each encoded tensor: the codes of one vector or several, from what has been kept of a block.
-
-    Shorter vectors ask for the next block's parameter and gradient meanwhile.
-    """
-    floats = [j for j in sorted(done.read) if columns[j].dtype == torch.float32]
+def _codes(done: Statements, length: int, parts: int) -> list[str]:
+    """A function for each encoded tensor: the codes of one vector or several, from what has been kept of a block."""
     lines = []
     for e, (codec, to, _) in enumerate(done.encoded):
         shares = [f"share{e} * load<false>(kept{e}[kept] + {h * padded(codec)} + at, W)" for h in range(parts)]
@@ -96,11 +90,6 @@ def _codes(done: Statements, columns: tuple[Column, ...], length: int, parts: in
         whole = texts[0] if parts == 1 else f"({texts[0]}) * 16 + ({texts[1]})"
         if tabled(codec):
             lines.append(f"const Places places{e} = places({book_name(codec)});")
-        ahead = [
-            f"__builtin_prefetch(p{j} + (block + 1) * {length * parts} + {h} * length + at, 1);"
-            for j in floats[e :: len(done.encoded)]
-            for h in range(parts)
-        ]
         lines += phrases.function(
             f"code{e}",
             "auto many, int64_t block, int kept, int64_t o",
@@ -110,7 +99,6 @@ def _codes(done: Statements, columns: tuple[Column, ...], length: int, parts: in
                 "for (int k = 0; k < many.value; ++k) {",
                 "const int64_t at = o + k * W;",
                 f"codes[k] = {whole};",
-                *("if (many.value > 1 && at * sizeof(T) % 64 == 0) {", *ahead, "}"),
                 "}",
                 f"put<part>(p{to} + block * length + o, codes, rest);",
             ],

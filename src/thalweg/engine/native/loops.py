@@ -18,10 +18,10 @@ from thalweg.engine.native.source import COLUMN, TYPES, Statements, Writer, book
 TASK = 1 << 17
 #: Vectors whose sum is taken in the kernel's precision before it is added to one in double.
 TILE = 16
+#: How many numbers ahead memory is asked for them.
+AHEAD = 1024
 #: Rows that long vectors take at once where several sums go down the columns.
 ROWS = 4
-#: How many elements ahead a pass that reads one tensor asks memory for.
-AHEAD = 1024
 #: The words of a line, and the kind and name of the value it works out.
 _WORDS, _NAMED = re.compile(r"\w+"), re.compile(r"^const (\w+) (\w+) =")
 
@@ -52,19 +52,18 @@ def write(writer: Writer, row: int) -> Source:
     double = writer.dtype == torch.float64
     block = layout.blockwise[0][1] if layout.blockwise else None
     loop = (
-        blocks.over_blocks(done, columns, layout)
+        blocks.over_blocks(done, layout)
         if block
         else _over_rows(done)
         if writer.square or len(writer.every) > 1
         else _over_elements(done)
     )
-    constants = {"THREADS": int(bool(done.body)), "TASK": TASK, "COLUMNS": len(columns), "NUMBERS": row}
+    constants = {"THREADS": int(bool(done.body)), "TASK": TASK, "AHEAD": AHEAD, "COLUMNS": len(columns), "NUMBERS": row}
     pointers = [f"{TYPES[c.dtype]}* p{j} = ({TYPES[c.dtype]}*)at[{j}];" for j, c in enumerate(columns)]
     codecs = sorted({codec for _, codec in layout.blockwise}, key=book_name)
     where = "int64_t tensor, int64_t unit, void* const* at, const T* h, const T* const* answers"
     lines = [
         "typedef double T;\n#define DOUBLE" if double else "typedef float T;",
-        f"constexpr int AHEAD = {AHEAD if writer.kinds and len(done.read) == 1 and not done.column_sums else 0};",
         _header("vectors.hpp"),
         *([] if double else [_header("codes.hpp")]),
         *[f"constexpr int64_t {name} = {value};" for name, value in constants.items()],
@@ -93,6 +92,7 @@ def _over_elements(done: Statements) -> list[str]:
         f"for (int64_t base = from; base < to; base += {step}) {{",
         *phrases.started("s", done.sums),
         f"const int64_t length = to - base < {step} ? to - base : {step};",
+        "constexpr int64_t ahead = AHEAD;",
         *phrases.function("body", "int64_t i", phrases.body(done)),
         *phrases.run("body(", "base + o"),
         *phrases.collected("s", done.sums),
@@ -131,6 +131,7 @@ def _over_rows(done: Statements) -> list[str]:
         "};",
         "const auto rows_at = [&](auto many, int64_t first) __attribute__((always_inline)) {",
         "constexpr int R = many.value;",
+        "const int64_t ahead = R > 1 ? R * unit : AHEAD;",
         "Row each[R];",
         "for (int k = 0; k < R; ++k) each[k] = row(first + k);",
         *[f"{'Sum' if how in ADDED else 'Most'} all_{name}[R];" for name, how in totals],
@@ -149,7 +150,6 @@ def _over_rows(done: Statements) -> list[str]:
                 "const int64_t r = first + k, i = r * unit + o;",
                 *again,
                 *[f"auto& {name} = all_{name}[k];" for name in (*vectors, *[n for n, how in totals if how == "m"])],
-                *[f"if (!part && R > 1) __builtin_prefetch(p{j} + i + R * unit, 1);" for j in sorted(done.read)],
                 *elements,
                 "}",
                 *[f"store<part>({at[s]}, c{s}, rest);" for s in sums],

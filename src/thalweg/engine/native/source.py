@@ -440,7 +440,7 @@ class Writer:
     def decode(self, node: fx.Node, codec: Blockwise) -> None:
         codes, scale = (self.column(self.inputs[n][0]) for n in node.args)
         like = Value("", self.every, ELEMENT)
-        now = f"code<part>(p{codes} + block * {codec.fold[-1]} + o, rest)"
+        now = f"code<part>(p{codes} + block * {codec.fold[-1]} + o, rest, ahead)"
         if codec.bits == 4:
             now = f"(half ? {now} & 15 : {now} >> 4)"
         if not tabled(codec):
@@ -529,8 +529,9 @@ class Writer:
                 j = self.column(key)
                 self.check(j, level)
                 self.done.read |= {j} if level == ELEMENT else set()
-                place = {NUMBER: f"T(*p{j})", ROW: f"T(p{j}[r])", COLUMN: f"load<part>(p{j} + o, rest)"}
-                self.put(argument, place.get(level, f"load<part>(p{j} + i, rest)"), Value("", axes, level), first=True)
+                rare = {NUMBER: f"T(*p{j})", ROW: f"T(p{j}[r])", COLUMN: f"load<part>(p{j} + o, rest)"}
+                text = rare.get(level, f"load<part>(p{j} + i, rest, ahead)")
+                self.put(argument, text, Value("", axes, level), first=True)
         return self.values[argument]
 
     def check(self, j: int, level: int) -> None:

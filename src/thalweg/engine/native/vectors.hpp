@@ -194,13 +194,15 @@ INLINE Shorts shorts(M x) { return __builtin_convertvector(x, Shorts); }
 #endif
 #endif
 
-template <bool part> INLINE V load(const T* p, int rest) {
-  // One stream of memory waits for it more than several do; asking ahead, over the end of a page, it waits less.
-  if (AHEAD && !part) __builtin_prefetch(p + AHEAD);
+// Memory is asked for what will be read so many numbers later: processors do so by themselves, but within a page, and not
+// enough of them where much is done with each number.
+template <bool part> INLINE V load(const T* p, int rest, int64_t ahead = 0) {
+  if (ahead && !part) __builtin_prefetch(p + ahead);
   return raw<part>(p, rest);
 }
 #ifndef DOUBLE
-template <bool part> INLINE V load(const bfloat16* p, int rest) {
+template <bool part> INLINE V load(const bfloat16* p, int rest, int64_t ahead = 0) {
+  if (ahead && !part) __builtin_prefetch(p + ahead);
   return (V)(widened(raw<part>((const uint16_t*)p, rest)) << 16);
 }
 #endif
