@@ -11,6 +11,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+# Where there is no accelerator, Triton's kernels run in its interpreter; it must know before it is imported.
+if not torch.accelerator.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import thalweg
 from thalweg import registry
 from thalweg.engine import inductor

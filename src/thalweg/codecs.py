@@ -209,13 +209,14 @@ class Blockwise:
         """
         top = top.clamp(min=FLOOR)
         share = value * (1 / top)
-        position = self._positions(share)
+        position = self.positions(share)
         if self.bits == 4:
             position = position.select(1, 0) * 16 + position.select(1, 1)
             top = top.select(2, 0)
         return position.to(torch.uint8), top
 
-    def _positions(self, share: Any) -> Any:
+    def positions(self, share: Any) -> Any:
+        """The nearest codes of shares of a block's scale, as floats."""
         if self.bits == 4 and not self.signed:
             return (share * 16 - 0.5).floor().clamp(0, 15)
         size = share.abs() if self.signed else share

@@ -145,7 +145,7 @@ def test_codes_are_those_of_the_formula(codec: Blockwise) -> None:
     name = book_name(codec)
     encode = encoded(codec, "x", f"places({name})")
     _, codes = _over(f"put<false>(codes + o, {{{encode}}}, W);", shares, books=books)
-    assert torch.equal(codes.float(), codec._positions(shares))
+    assert torch.equal(codes.float(), codec.positions(shares))
     if dynamic:
         arguments = f"true, {2 ** (codec.bits - 1) - 1}" if codec.signed else "false, 0"
         place = "__builtin_convertvector(x, M)"

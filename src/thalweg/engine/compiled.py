@@ -1,8 +1,8 @@
 """The fused engine: recorded graphs, compiled once, run over chunks of tensors of any size.
 
-Two compilers serve it: ``native`` writes C++ of its own for the CPU, ``inductor`` is torch's, for accelerators and for
-what the first has no code for. What no graph can serve (formulas that multiply matrices, memory with gaps) runs on the
-foreach engine.
+Three compilers serve it: ``native`` writes C++ of its own for the CPU, ``triton`` kernels for accelerators, and
+``inductor`` is torch's, for what those have no code for. What no graph can serve (formulas that multiply matrices,
+memory with gaps) runs on the foreach engine.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from thalweg.engine import eager, family, inductor, native, parts
+from thalweg.engine import eager, family, inductor, native, parts, triton
 from thalweg.engine.family import Key, NotCompiled
 from thalweg.engine.native.build import compiler
 from thalweg.engine.record import Kind
+from thalweg.engine.upload import upload
 from thalweg.engine.view import WIDE
 from thalweg.engine.work import Work
 from thalweg.slots.symmetric import OfGram
 
+#: In the order in which they are asked for a tensor's kernels.
+COMPILERS = (native, triton, inductor)
 #: How many patterns of present gradients a plan is kept for.
 PLANS = 16
 
@@ -41,7 +44,7 @@ def available(device: torch.device) -> str | None:
 
 def forget() -> None:
     """Drop every kernel of this process, so that the next steps compile anew."""
-    for known in (family.barriers, inductor.kernel, native.kernel, native.source):
+    for known in (family.barriers, inductor.kernel, native.kernel, native.source, triton.kernel, triton.source):
         known.cache_clear()
 
 
@@ -117,22 +120,22 @@ class Engine:
         return plan
 
     def _make_plan(self, works: list[Work]) -> Plan:
-        families: dict[tuple[Key, Any], list[int]] = {}
+        families: dict[tuple[Any, Key, Any], list[int]] = {}
         leftover: list[int] = []
         for i, work in enumerate(works):
-            key = _key(work)
-            if key is None:
+            found = _served(work)
+            if found is None:
                 leftover.append(i)
             else:
-                families.setdefault((key, work.rule.together), []).append(i)
+                families.setdefault((*found, work.rule.together), []).append(i)
         chunks: list[Chunk] = []
-        for (key, _), members in families.items():
-            chunks += (native if key.structure.native else inductor).chunks(key, members, works)
+        for (by, key, _), members in families.items():
+            chunks += by.chunks(key, members, works)
         return Plan(chunks, leftover, _pointers(works))  # joining has moved small state
 
 
-def _key(work: Work) -> Key | None:
-    """The family of kernels that a tensor goes through; None where there is no kernel for it."""
+def _served(work: Work) -> tuple[Any, Key] | None:
+    """What compiles a tensor's kernels, and their family; None where there are none for it."""
     param = work.param
     if not _dense(param):
         return None
@@ -145,7 +148,7 @@ def _key(work: Work) -> Key | None:
         asks = work.rule.recipe.asks and param.device.type == "cpu" and param.is_contiguous()
         if not asks:
             return None
-    return native.key(work) or inductor.key(work)
+    return next(((by, key) for by in COMPILERS if (key := by.key(work))), None)
 
 
 def _pointers(works: list[Work]) -> tuple[int, ...]:
@@ -169,7 +172,7 @@ class _Packed:
             if not alike:
                 rows += rows[:1] * (count - len(rows))
             numbers = [n for row in rows for n in row]
-            made = torch.tensor(numbers or (0.0,), dtype=like.compute_dtype, device=like.param.device)
+            made = upload(numbers or (0.0,), like.compute_dtype, like.param.device)
             self.made[key] = made.repeat(count) if alike else made
         return self.made[key]
 

@@ -53,6 +53,12 @@ def name_of(node: Any) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
+def limits_of(clamp: fx.Node) -> dict[str, Any]:
+    """The limits of a clamp, "min" and "max", that it has."""
+    limits = dict(zip(("min", "max"), clamp.args[1:], strict=False)) | dict(clamp.kwargs)
+    return {which: limit for which, limit in limits.items() if limit is not None}
+
+
 def angle(y: Any, x: Any) -> Any:
     """atan2(y, x) of float32: pi/2 - atan(x/y) where steep, and nothing that takes a call (as a sign copied does)."""
     steep = y.abs() > x.abs()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from torch import fx
-
-from thalweg.engine.functions import name_of
+from thalweg.engine.functions import limits_of, name_of
 
 #: About the least normal float32. As much is added to a product for the sake of zeros, and changes nothing else.
 LEAST = 1.2e-38
@@ -32,9 +30,3 @@ def of_product(node: Any) -> Root | None:
             break
         inner = inner.args[0]
     return Root(inner.args, tuple(limits)) if name == "mul" and len(inner.args) == 2 else None
-
-
-def limits_of(clamp: fx.Node) -> dict[str, Any]:
-    """The limits of a clamp, "min" and "max", that it has."""
-    limits = dict(zip(("min", "max"), clamp.args[1:], strict=False)) | dict(clamp.kwargs)
-    return {which: limit for which, limit in limits.items() if limit is not None}

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from thalweg.codecs import SCALE, Blockwise, Layout, Rounded
-from thalweg.engine.functions import name_of
+from thalweg.engine.functions import limits_of, name_of
 from thalweg.engine.native import roots
 from thalweg.engine.record import WHOLE as ONE_NUMBER
 from thalweg.engine.record import Graph, Kind
@@ -189,7 +189,7 @@ class Writer:
     # Arithmetic.
 
     def arithmetic(self, node: fx.Node, name: str) -> None:
-        limits = roots.limits_of(node) if name == "clamp" else {}
+        limits = limits_of(node) if name == "clamp" else {}
         arguments: list[Any] = [a for a in node.args if a is not None]
         if name == "clamp":
             arguments = [node.args[0], *limits.values()]
