@@ -119,10 +119,10 @@ class _Recorder:
             self.inputs[key] = fx.Proxy(node, self.tracer)
         return self.inputs[key]
 
-    def finish(self, outputs: Any, stores: tuple[tuple[Any, ...], ...], prune: bool) -> Graph:
+    def finish(self, outputs: Any, stores: tuple[tuple[Any, ...], ...]) -> Graph:
+        """The graph without what it has no use for, which our own kernels would ask memory for."""
         self.graph.output(fx.node.map_aggregate(outputs, lambda v: v.node if isinstance(v, fx.Proxy) else v))
-        if prune:
-            self.graph.eliminate_dead_code()
+        self.graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output") or n.target == "copy_")
         if not self.native:
             arithmetic.gather(self.graph, [p.node for key, p in self.inputs.items() if _holds_numbers(key)])
         for key, proxy in list(self.inputs.items()):
@@ -268,7 +268,7 @@ def _record(
                         value = value.neg().neg()
                     recorder.input("state", i, role).copy_(value)
                     stores.append(("state", i, role))
-            return recorder.finish((), tuple(stores), prune=False), kinds
+            return recorder.finish((), tuple(stores)), kinds
         found: list[list[Any]] = [[] for _ in asked]
         for q, column in enumerate(zip(*(requests(a) for a in asked), strict=True)):
             over, how = column[0].over, column[0].how
@@ -291,7 +291,7 @@ def _record(
                     answered = recorder.input("answer", *place)
                 found[i].append(answered)
         if turn == last:
-            return recorder.finish(tuple(outputs), (), prune=True), kinds
+            return recorder.finish(tuple(outputs), ()), kinds
         replies = [answer(a, answers) for a, answers in zip(asked, found, strict=True)]
     raise AssertionError("formulas end")
 
@@ -369,13 +369,10 @@ def traffic(recipe: Recipe, ndim: int = 2) -> tuple[int, ...]:
 
 
 def _read(graph: Graph) -> list[tuple[Any, ...]]:
-    """The inputs that what is put out or stored depends on, rather than inputs that are only overwritten."""
-    nodes = list(graph.module.graph.nodes)
-    live: set[fx.Node] = set()
-    for node in reversed(nodes):
-        if node.target == "copy_" and isinstance(node.args[1], fx.Node):
-            live.add(node.args[1])
-        elif node.op == "output" or node in live:
-            live.update(node.all_input_nodes)
-    placeholders = [n for n in nodes if n.op == "placeholder"]
-    return [key for key, node in zip(graph.inputs, placeholders, strict=True) if node in live]
+    """The inputs that are read, rather than only overwritten."""
+    placeholders = [n for n in graph.module.graph.nodes if n.op == "placeholder"]
+    return [
+        key
+        for key, node in zip(graph.inputs, placeholders, strict=True)
+        if any(user.target != "copy_" or user.args[1] is node for user in node.users)
+    ]
