@@ -19,7 +19,7 @@ from torch.nn import Parameter
 import thalweg
 from engines.rig import NAMES, build, set_gradients
 from thalweg.codecs import Blockwise, codebook
-from thalweg.engine import native, scratch
+from thalweg.engine import compiled, native, scratch
 from thalweg.engine.native import build as build_module
 from thalweg.engine.native import chunk as chunk_module
 from thalweg.engine.native import loops, tables
@@ -218,6 +218,23 @@ def test_the_number_of_threads_changes_no_bit(name: str, state: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.parametrize("state", ["float32", "int8", "bfloat16"])
+@pytest.mark.parametrize("name", ["adamw", "dog", "adafactor", "smmf"])
+def test_asking_for_memory_ahead_changes_no_bit(name: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Intel's processors, in all passes, and on others, in those that read one tensor."""
+    load, found = build_module.load, []
+    for intels in (True, False):
+        texts: list[str] = []
+        monkeypatch.setattr(loops, "is_intels", lambda intels=intels: intels)
+        monkeypatch.setattr(build_module, "load", lambda text, texts=texts: texts.append(text) or load(text))
+        compiled.forget()
+        found.append(_stepped(name, (70, 512), 2, state=state))
+        assert texts
+        assert all("AHEAD = 1024;" in text for text in texts if "AHEAD" in text) == intels
+    compiled.forget()
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("name", ["lamb", "ldog", "am_adamw", "adafactor", "adafactor_torch", "adammini"])
 def test_sets_of_tensors_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which tensors pass their barriers together within the call is not seen in the results."""
@@ -402,8 +419,6 @@ def test_kernels_share_torchs_threads() -> None:
 
 
 def test_kernels_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    from thalweg.engine import compiled
-
     _stepped("adamw", (10,), 1)
     assert native.kernel.cache_info().currsize
     compiled.forget()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from thalweg.processor import is_intels
 
 #: The side from which a float32 product goes to oneDNN, where MKL would not use the processor's longest vectors.
 LARGE = 128
@@ -20,14 +21,12 @@ PIECE = 1 << 20
 @cache
 def _onednn() -> Callable[[Tensor, Tensor], Tensor] | None:
     """oneDNN's ``x @ y`` of float32, where it is faster: MKL takes vectors of 32 bytes on processors not Intel's."""
-    if platform.machine() != "x86_64" or "AVX512" not in torch.backends.cpu.get_cpu_capability():
+    if platform.machine() != "x86_64" or "AVX512" not in torch.backends.cpu.get_cpu_capability() or is_intels():
         return None
     try:
-        if "GenuineIntel" in Path("/proc/cpuinfo").read_text():
-            return None
         linear: Any = torch.ops.mkldnn._linear_pointwise.default
-    except (OSError, AttributeError, RuntimeError):
-        return None  # another system, or a torch without it
+    except (AttributeError, RuntimeError):
+        return None  # a torch without it
     return lambda x, y: linear(x, y.mT, None, "none", [], "")
 
 

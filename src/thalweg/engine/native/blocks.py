@@ -25,12 +25,12 @@ def over_blocks(done: Statements, layout: Layout) -> list[str]:
     late = [f"code{e}(kind, Rows<1>(), block - 1, !turn, o, rest);" for e in coded]
     both = ["if (now) {", *halves, "}", "if (behind && before) {", *late, "}"]
     return [
-        f"constexpr int64_t length = {length}, ahead = AHEAD;",
+        f"constexpr int64_t length = {length};",
         *[f"float kept{e}[2][{room}]; V share{e} = {{}};" for e in coded],
         "#ifdef LONG",
-        f"constexpr int behind = {len(coded) > 0:d};",
+        f"constexpr int behind = {len(coded) > 0:d}, ahead = AHEAD;",
         "#else",
-        "constexpr int behind = 0;",
+        f"constexpr int behind = 0, ahead = {phrases.AHEAD};",
         *[f"float held{j}[{room}];" for j, _ in done.decoded],
         "#endif",
         *phrases.totals("s", done.sums),

@@ -122,7 +122,7 @@ template <bool is_signed, int zero> INLINE M encoded(V share, const Places& p) {
 }
 #endif
 template <bool part> INLINE M code(const uint8_t* p, int rest, int64_t ahead) {
-  if (!part) __builtin_prefetch(p + ahead);
+  if (ahead && !part) __builtin_prefetch(p + ahead);
   return widened(raw<part>(p, rest));
 }
 template <bool part> INLINE void put(uint8_t* p, const M (&x)[1], int rest) {

@@ -13,13 +13,12 @@ import torch
 from thalweg.engine.native import blocks, phrases, tables
 from thalweg.engine.native.phrases import ADDED
 from thalweg.engine.native.source import COLUMN, TYPES, Statements, Writer, book_name, tabled
+from thalweg.processor import is_intels
 
 #: Elements that a thread takes at a time.
 TASK = 1 << 17
 #: Vectors whose sum is taken in the kernel's precision before it is added to one in double.
 TILE = 16
-#: How many numbers ahead memory is asked for them.
-AHEAD = 1024
 #: Rows that long vectors take at once where several sums go down the columns.
 ROWS = 4
 #: The words of a line, and the kind and name of the value it works out.
@@ -58,7 +57,9 @@ def write(writer: Writer, row: int) -> Source:
         if writer.square or len(writer.every) > 1
         else _over_elements(done)
     )
-    constants = {"THREADS": int(bool(done.body)), "TASK": TASK, "AHEAD": AHEAD, "COLUMNS": len(columns), "NUMBERS": row}
+    one = bool(writer.kinds) and len(done.read) == 1 and not done.column_sums
+    constants = {"THREADS": int(bool(done.body)), "TASK": TASK, "COLUMNS": len(columns), "NUMBERS": row}
+    constants |= {"AHEAD": phrases.AHEAD if one or is_intels() else 0}
     pointers = [f"{TYPES[c.dtype]}* p{j} = ({TYPES[c.dtype]}*)at[{j}];" for j, c in enumerate(columns)]
     codecs = sorted({codec for _, codec in layout.blockwise}, key=book_name)
     where = "int64_t tensor, int64_t unit, void* const* at, const T* h, const T* const* answers"

@@ -8,6 +8,8 @@ from thalweg.engine.native.source import Statements
 
 #: How reductions of vectors are taken (see driver.hpp): all of them, and those that add.
 LANES, ADDED = "sacm", "sac"
+#: How many numbers ahead memory is asked for what will be read, where that gains something.
+AHEAD = 1024
 
 
 def body(done: Statements) -> list[str]:
