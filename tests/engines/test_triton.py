@@ -22,7 +22,7 @@ from engines.rig import LAYOUTS, NAMES, build, everything, parameters, run, set_
 from thalweg.engine import native, triton
 from thalweg.engine.triton import chunk
 
-STEPS = 5
+STEPS = 4
 TESTS = Path(__file__).parents[1]
 FLOAT32 = 2e-5
 #: What inductor or foreach does: formulas along axes or of whole matrices, and sums in the update itself.

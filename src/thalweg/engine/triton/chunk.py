@@ -151,7 +151,7 @@ class Chunk:
         later = torch.empty(told.sums * self.tiles + told.numbers * self.count, dtype=torch.float32, device=self.device)
         arguments = [inputs[key] for key in told.answers] + [_book(codec, self.device) for codec in told.books]
         table = (self.table, self.tensor_of, self.starts, self.sizes)
-        self.launch(made["tiles"], self.tiles, *table, inputs["scalars",], later, *arguments, told.units, self.aligned)
+        self.launch(made["tiles"], self.tiles, *table, inputs["scalars",], later, *arguments, self.aligned)
         out = torch.empty((told.sums, self.count), dtype=torch.float64, device=self.device)
         if told.sums:
             self.launch(made["tensors"], self.count, self.starts, self.sizes, later, out)

@@ -169,16 +169,13 @@ class Writer:
             *_indented(hints),
             f"first = (tile - tl.load(starts + t)) * {units}",
             "n = tl.load(sizes + t)",
-            *(self.blocks(units) if unit > 1 else ["i = first + tl.arange(0, TILE)", "inside = i < n"]),
-            f"if first + {units} <= n{self.even()}:",
-            *_indented(self.statements("")),
-            "else:",
-            *_indented(self.statements(", mask=inside")),
+            *(self.blocks(units) if unit > 1 else [f"i = first + tl.arange(0, {units})", "inside = i < n"]),
+            *self.whole_or_not(units),
         ]
         named = ", ".join(["table", "tensor_of", "starts", "sizes", "h", "later", *arguments])
         kernel = [
             "@triton.jit",
-            f"def tiles({named}, TILE: tl.constexpr, ALIGNED: tl.constexpr):",
+            f"def tiles({named}, ALIGNED: tl.constexpr):",
             *_indented(["tile = tl.program_id(0).to(tl.int64)", "t = tl.load(tensor_of + tile)", *lines]),
         ]
         finish = self.stored() if self.settled else self.together(unit) if self.hows else []
@@ -198,21 +195,21 @@ class Writer:
             f"inside = (block < n) & (o < {length})",
         ]
 
-    def even(self) -> str:
-        """Nothing, or that tiles are never whole, as blocks are no power of two long."""
+    def whole_or_not(self, units: int) -> list[str]:
+        """The statements, without masks where a tile is whole; none is whose blocks are no power of two long."""
         length = self.layout.fold[-1] if self.layout.fold else 1
-        return "" if length & (length - 1) == 0 else " and False"
+        masked = self.statements(", mask=inside", ", mask=block < n")
+        if length & (length - 1):
+            return masked
+        whole = self.statements("", "")
+        return [f"if first + {units} <= n:", *_indented(whole), "else:", *_indented(masked)]
 
-    def statements(self, mask: str) -> list[str]:
-        """The loads and what is done with them, with or without a mask."""
-        scales = ", mask=block < n" if mask else ""
-        guard = ("tl.where(inside, ", ", {})") if mask else ("", "")
-        lines = []
-        for line in (*self.loads, *self.body):
-            text = line.replace("@SCALES", scales).replace("@MASK", mask).replace("@NUMBERS", str(len(self.settled)))
-            for other in ("0.0", "-float('inf')"):
-                text = text.replace(f"@OPEN{other}@", guard[0]).replace(f"@CLOSE{other}@", guard[1].format(other))
-            lines.append(text)
+    def statements(self, mask: str, scales: str) -> list[str]:
+        """The loads and what is done with them, with these masks for elements and for blocks' scales."""
+        masks = {"@MASK": mask, "@SCALES": scales, "@NUMBERS": str(len(self.settled))}
+        lines = [*self.loads, *self.body]
+        for name, text in masks.items():
+            lines = [line.replace(name, text) for line in lines]
         return lines
 
     def together(self, unit: int) -> list[str]:
@@ -341,7 +338,7 @@ class Writer:
             raise Unsupported(f"{name} along axes")
         other = "-float('inf')" if name == "amax" else "0.0"
         text = f"tl.where({value.text}, 1.0, 0.0)" if value.kind == "truth" else value.text
-        whole = f"{'most_of' if name == 'amax' else 'tl.sum'}(@OPEN{other}@{text}@CLOSE{other}@)"
+        whole = f"{'most_of' if name == 'amax' else 'tl.sum'}(tl.where(inside, {text}, {other}))"
         s = len(self.hows)
         self.body.append(f"tl.store(later + {s} * tl.num_programs(0) + tile, {whole})")
         self.hows.append(name)
@@ -394,9 +391,8 @@ class Writer:
         codes, scale = self.column(key), self.column((*key[:2], f"{key[2]}{SCALE}"))
         size = f"tl.abs({value})" if codec.signed else value
         top, share, code = (f"{what}_{node.name}" for what in ("top", "share", "code"))
-        zero = "0.0"
         self.body += [
-            f"{top} = tl.max(tl.max(@OPEN{zero}@{size}@CLOSE{zero}@, 2, keep_dims=True), 1, keep_dims=True)",
+            f"{top} = tl.max(tl.max(tl.where(inside, {size}, 0.0), 2, keep_dims=True), 1, keep_dims=True)",
             f"{top} = tl.maximum({top}, {FLOOR!r}, {_NAN})",
             f"{share} = {value} * tl.div_rn(1.0, {top})",
         ]
