@@ -17,6 +17,7 @@ from lab.bench_optimizers import Plain, build
 from thalweg.engine import family
 from thalweg.engine.native import build as build_module
 from thalweg.lab import bench, bench_probes, bench_worker
+from thalweg.lab.errors import LabError, check_device
 
 
 class FakeClock:
@@ -273,3 +274,32 @@ def test_a_contenders_options_reach_the_optimizer() -> None:
     assert opt.state[named[0][1]]["exp_avg"].dtype == torch.uint8
     muon = bench_worker.library_factory("foreach")("muon:ns_dtype=bfloat16", named)
     assert len(muon.param_groups) == 2
+
+
+def test_what_an_accelerator_is_asked_besides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's time ends when a step returns, the device is waited for in between; a copy is read and written."""
+    waited = []
+    monkeypatch.setattr(bench_probes, "synchronize", waited.append)
+    monkeypatch.setattr(bench_probes.time, "perf_counter", iter(range(1000)).__next__)
+    assert bench_probes.host_seconds(lambda: None, "cpu", repeats=3) == 1.0
+    assert len(waited) == 4
+    assert bench_probes.copy_bytes_per_s("cpu", numbers=100, repeats=3) == 800.0
+
+
+def test_the_table_of_an_accelerator_has_columns_of_its_own() -> None:
+    result = bench.run_step_benchmark(["sgd"], "tiny", repeats=1, threads=1, budget_s=0.1)
+    row = result["rows"][0]
+    assert "host_ms" not in row
+    row |= {"host_ms": 0.5, "copy_bytes_per_s": 2 * row["bytes_per_s"]}
+    del row["vs_loop"]
+    with Console(width=160, file=io.StringIO(), record=True) as console:
+        console.print(bench.render(result))
+    text = console.export_text()
+    assert "÷ copy" in text
+    assert " 0.50 " in text
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    with pytest.raises(LabError, match="no device 'nowhere' here; there is cpu"):
+        check_device("nowhere")
+    check_device("cpu")

@@ -181,6 +181,8 @@ def render(result: dict[str, Any]) -> Group:
         headings |= {"÷ foreach=False": "median (q1–q3)", "words": "/elem"}
     else:
         headings |= {"÷ words": "ratio", "words": "/elem", "moved": "GB/s"}
+    if any("host_ms" in row for row in result["rows"]):
+        headings |= {"÷ copy": "ratio", "host": "ms"}
     headings |= {"state": "B/par", "extra": "B/par", "first step": "s, cache", "graphs": "count"}
     table = plain_table(
         f"optimizer step on {result['set']}: {result['parameters']:,} parameters, {result['tensors']} tensors"
@@ -227,6 +229,8 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "÷ words": ratio(None if relative is None else relative["median"]),
         "words": number(row["words_per_element"]),
         "moved": number(None if rate is None else rate / 1e9),
+        "÷ copy": ratio(None if rate is None or "host_ms" not in row else rate / row["copy_bytes_per_s"]),
+        "host": number(row.get("host_ms"), 2),
         "state": number(row["state_bytes_per_parameter"]),
         "extra": number(row["extra_bytes_per_parameter"]),
         "first step": f"{row['first_step_s']:.2f} {row['cache']}",
@@ -258,6 +262,8 @@ def _footnote(result: dict[str, Any], has_loop: bool) -> str:
     words = "" if has_loop else "÷ words: ÷ fused AdamW over words/7, 1 is the same memory bandwidth. "
     beside = result.get("beside")
     other = "" if beside is None else f"÷ beside: paired in the same way with {beside}. "
+    if any("host_ms" in row for row in result["rows"]):
+        other += "÷ copy: bytes moved a second over those that copying moves. host: how long a step keeps the host. "
     where = source["gpu"] or f"{source['cpu']}, {source['threads']} threads of {source['cores']} cores"
     return (
         f"\n÷: paired step by step with torch.optim.{baseline} on the same gradients. {words}{other}"

@@ -72,6 +72,37 @@ def peak_extra_bytes(step: Callable[[], None], device: str = "cpu") -> int:
     return peak
 
 
+def synchronize(device: str) -> None:
+    """Wait until the device has done all it was told; a processor has when a call returns."""
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def host_seconds(step: Callable[[], None], device: str, repeats: int = 20) -> float:
+    """How long a step keeps the host, whatever the device still has to do: the median of some steps."""
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    synchronize(device)
+    return statistics.median(times)
+
+
+def copy_bytes_per_s(device: str, numbers: int = 1 << 26, repeats: int = 10) -> float:
+    """Bytes read and written by a second of copying from one float32 tensor to another."""
+    source = torch.ones(numbers, device=device)
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+        synchronize(device)
+
+    copy()
+    return 2 * source.nbytes / host_seconds(copy, device, repeats)
+
+
 #: Pairs of a step and one whose products are timed.
 PAIRS = 3
 PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise"})

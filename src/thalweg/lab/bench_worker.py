@@ -25,10 +25,13 @@ from torch.optim import Optimizer
 from thalweg.lab.bench_probes import (
     ADAMW_WORDS,
     cache_state,
+    copy_bytes_per_s,
     graph_count,
+    host_seconds,
     over_products,
     peak_extra_bytes,
     state_bytes,
+    synchronize,
     words_per_element,
 )
 from thalweg.lab.parameter_sets import Shapes, parameter_set, routed
@@ -89,22 +92,21 @@ def sharing_gradients(named: list[tuple[str, Parameter]]) -> list[Parameter]:
     return copies
 
 
-def stepper(opt: Optimizer, device: str = "cpu") -> Callable[[], None]:
-    """A call that takes one step and returns when the device has finished it.
+def stepper(opt: Optimizer, device: str = "cpu", wait: bool = True) -> Callable[[], None]:
+    """A call that takes one step, and unless told not to ``wait`` returns when the device has finished it.
 
     A constant loss goes along where the optimizer takes one, as some scale their step by it.
     """
     arguments: dict[str, Any] = {}
     if "loss" in inspect.signature(opt.step).parameters:
         arguments["loss"] = torch.tensor(1.0, device=device)
-    if torch.device(device).type == "cuda":
 
-        def step() -> None:
-            opt.step(**arguments)
-            torch.cuda.synchronize(device)
+    def step() -> None:
+        opt.step(**arguments)
+        if wait:
+            synchronize(device)
 
-        return step
-    return lambda: opt.step(**arguments)
+    return step
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -211,13 +213,21 @@ def measure(
         "extra_bytes_per_parameter": row["peak_extra_bytes"] / elements,
         "words_per_element": words,
         "bytes_per_s": None if words is None else 4 * words * elements / (row["step_ms"]["median"] / 1e3),
-        "over_products": over_products(step) if torch.device(device).type == "cpu" else None,
+        **_beside_host(opt, step, device),
         "relative_to_words": None if words is None else scaled(row["vs_fused"], ADAMW_WORDS / words),
         "graphs": graph_count() - graphs_before,
         "cache": cache_state(),
         "finite": all(math.isfinite(float(param.detach().sum())) for _, param in named),
     }
     return row
+
+
+def _beside_host(opt: Optimizer, step: Callable[[], None], device: str) -> dict[str, float | None]:
+    """On a CPU the step's time over its products'; on an accelerator how long it keeps the host, and a copy's speed."""
+    if torch.device(device).type == "cpu":
+        return {"over_products": over_products(step)}
+    host = host_seconds(stepper(opt, device, wait=False), device)
+    return {"over_products": None, "host_ms": 1e3 * host, "copy_bytes_per_s": copy_bytes_per_s(device)}
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from thalweg.lab import commands_gallery, commands_peers, commands_race, commands_report
 from thalweg.lab.console import Json, RepeatsOption, SetOption, ThreadsOption, split_list, stdout
-from thalweg.lab.errors import unknown
+from thalweg.lab.errors import check_device, unknown
 
 app = typer.Typer(
     name="thalweg",
@@ -146,6 +146,7 @@ def bench_step(
     engine: Annotated[
         str, typer.Option(help="The engine that runs the step; auto leaves the choice to thalweg.")
     ] = "auto",
+    device: Annotated[str, typer.Option(help="Where the parameters are: cpu, cuda, cuda:1, ...")] = "cpu",
     cold: Annotated[bool, typer.Option("--cold", help="Take each first step with an empty compiler cache.")] = False,
     checks: Annotated[
         bool, typer.Option("--checks", help="Also count graphs when numbers change, gradients miss, tensors multiply.")
@@ -163,6 +164,7 @@ def bench_step(
     parse_contenders([*names, *([beside] if beside else [])])  # a mistake is better told now than by every process
     if set_name not in PARAMETER_SETS:
         raise unknown("parameter set", set_name, PARAMETER_SETS)
+    check_device(device)
     console = Console(stderr=True)
     with console.status("starting") as status:
         result = run_step_benchmark(
@@ -171,6 +173,7 @@ def bench_step(
             repeats,
             threads,
             engine,
+            device=device,
             cold=cold,
             checks=checks,
             beside=beside,

@@ -26,6 +26,18 @@ def require_packages(*modules: str) -> None:
         raise MissingExtraError(missing)
 
 
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not know, or that is not here."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except Exception as error:
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        here = "cpu" if accelerator is None else f"cpu and {accelerator.type}"
+        raise LabError(f"no device {name!r} here; there is {here}") from error
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> LabError:
     """Say that `name` is not known and which known names come closest to it."""
     known = sorted(known)
