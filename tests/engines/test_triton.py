@@ -202,10 +202,11 @@ def test_gradients_are_found_anew(on_cpu: None) -> None:
 @needs_triton
 @interpreted
 def test_what_does_not_launch_is_left_to_foreach(on_cpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Any, function: Any, programs: int, *arguments: Any) -> None:
-        raise triton.chunk.NotCompiled("RuntimeError: no such device")
+    class Refused:
+        def __getitem__(self, grid: Any) -> Any:
+            raise RuntimeError("no such device\nand more about it")
 
-    monkeypatch.setattr(chunk.Chunk, "launch", fail)
+    monkeypatch.setattr(chunk, "functions_of", lambda text: dict.fromkeys(("tiles", "tensors"), Refused()))
     p = Parameter(torch.ones(1 << 20))
     p.grad = torch.ones_like(p)
     opt = thalweg.SGD([p], lr=0.5)
@@ -215,6 +216,24 @@ def test_what_does_not_launch_is_left_to_foreach(on_cpu: None, monkeypatch: pyte
     strict = thalweg.SGD([p], lr=0.5, engine="compiled")
     with pytest.raises(RuntimeError, match="did not compile"):
         strict.step()
+
+
+@needs_triton
+@interpreted
+def test_what_fails_after_something_was_stored_is_not_taken_again(
+    on_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers that are state are stored by a launch of their own, when the parameter has moved already."""
+    made = chunk.functions_of
+
+    def broken(text: str) -> dict[str, Any]:
+        return made(text) | ({"tensors": None} if "def tensors(table, later)" in text else {})
+
+    monkeypatch.setattr(chunk, "functions_of", broken)
+    p = Parameter(torch.ones(100))
+    p.grad = torch.ones_like(p)
+    with pytest.raises(TypeError):
+        thalweg.create("adamnorm", [p], engine="compiled").step()
 
 
 @needs_triton

@@ -58,7 +58,7 @@ def main(spec: str) -> None:
     native.key = lambda work: None  # type: ignore[attr-defined]
     chunk.DEVICES.add("cpu")
 
-    def launch(self: Any, function: Any, programs: int, *arguments: Any) -> None:
+    def launch(self: Any, function: Any, programs: int, *arguments: Any, stored: bool = False) -> None:
         kernels.append(used(function, arguments))
 
     chunk.Chunk.launch = launch  # type: ignore[method-assign]

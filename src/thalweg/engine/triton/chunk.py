@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import linecache
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -156,14 +157,21 @@ class Chunk:
         if told.sums:
             self.launch(made["tensors"], self.count, self.starts, self.sizes, later, out)
         if told.numbers:
-            self.launch(made["tensors"], self.count, self.table, later)
+            self.launch(made["tensors"], self.count, self.table, later, stored=True)
         return list(out)
 
-    def launch(self, function: Callable[..., Any], programs: int, *arguments: Any) -> None:
-        """Launch so many programs. Raises ``NotCompiled``, in which case nothing has run."""
+    def launch(self, function: Callable[..., Any], programs: int, *arguments: Any, stored: bool = False) -> None:
+        """Launch so many programs on the tensors' device, whichever is the current one.
+
+        Raises ``NotCompiled``, in which case nothing has run, unless something has been ``stored`` before.
+        """
+        elsewhere = self.device.type != "cpu"
         try:
-            function[(programs,)](*arguments, num_warps=WARPS)  # type: ignore[index]
+            with torch.get_device_module(self.device).device(self.device) if elsewhere else nullcontext():
+                function[(programs,)](*arguments, num_warps=WARPS)  # type: ignore[index]
         except Exception as error:
+            if stored:
+                raise
             raise NotCompiled(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])) from error
 
     def store(self) -> None:
