@@ -32,8 +32,9 @@ def _onednn() -> Callable[[Tensor, Tensor], Tensor] | None:
 
 def wants_rows(x: Tensor) -> bool:
     """Whether parts of a matrix's products are taken faster where its rows lie in memory one after the other."""
-    large = min(x.shape[-2:]) >= LARGE
-    return large and x.dtype == torch.float32 and x.device.type == "cpu" and _onednn() is not None
+    if _onednn() is None:
+        return False
+    return min(x.shape[-2:]) >= LARGE and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def _taken(x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -41,7 +42,7 @@ def _taken(x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
 
     Of what does not lie in memory in one piece oneDNN makes a thousandth of its speed.
     """
-    if x.dtype != y.dtype or not (wants_rows(x) and min(y.shape[-2:]) >= LARGE):
+    if not wants_rows(x) or x.dtype != y.dtype or min(y.shape[-2:]) < LARGE:
         return None
     if x.ndim == 3 and len(x) == len(y) == 1:
         x, y = x[0], y[0]

@@ -34,12 +34,12 @@ template <int L, class N> static inline void turn(N* to, const N* from, int64_t 
 template <class N, class F> static void mirror(N* a, int64_t n, F make) {
   constexpr int64_t L = 64 / sizeof(N) < 16 ? 64 / sizeof(N) : 16, BLOCK = 64;
   const int64_t blocks = (n + BLOCK - 1) / BLOCK;
-  // Rows of blocks in pairs, a long and a short one, so that threads have equal shares without asking each other.
+  // Row after row of blocks, so that threads, with as many blocks each, seldom need what another one's core has computed.
 #pragma omp parallel for schedule(static)
-  for (int64_t pair = 0; pair < (blocks + 1) / 2 * (blocks + 1); ++pair) {
-    const int64_t one = pair / (blocks + 1), other = blocks - 1 - one, k = pair % (blocks + 1);
-    const int64_t row = k < blocks - one ? one : other, column = k < blocks - one ? one + k : k - 1;
-    if (one == other && k >= blocks - one) continue;
+  for (int64_t k = 0; k < blocks * (blocks + 1) / 2; ++k) {
+    int64_t row = 0, rest = k;
+    while (rest >= blocks - row) rest -= blocks - row++;
+    const int64_t column = row + rest;
     const int64_t top = row * BLOCK, left = column * BLOCK;
     const int64_t bottom = top + BLOCK < n ? top + BLOCK : n, right = left + BLOCK < n ? left + BLOCK : n;
     make(top, bottom, left, right);
