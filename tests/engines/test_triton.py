@@ -247,6 +247,7 @@ def test_compiled_for_an_accelerator(spec: str, vectors: int) -> None:
     A thread has eight elements, so a float32 tensor takes it two instructions to read, and two to write.
     """
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     script = [sys.executable, "-m", "engines.triton_offline", spec]
     done = subprocess.run(script, capture_output=True, text=True, cwd=TESTS, env=environment, check=False)
     assert done.returncode == 0, done.stderr
