@@ -25,10 +25,9 @@ from thalweg.engine.triton import chunk
 STEPS = 4
 TESTS = Path(__file__).parents[1]
 FLOAT32 = 2e-5
-#: What inductor or foreach does: formulas along axes or of whole matrices, and sums in the update itself.
+#: What inductor or foreach does: formulas along axes or of whole matrices.
 LEFT = {
-    *("adafactor", "adafactor_bv", "adafactor_torch", "adammini", "adamw2", "momo", "momo_adam", "muon", "sm3", "smmf"),
-    "soap",
+    *("adafactor", "adafactor_bv", "adafactor_torch", "adammini", "adamw2", "muon", "sm3", "smmf", "soap"),
 }
 SERVED = [name for name in NAMES if name not in LEFT]
 ACCELERATOR = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -332,13 +332,15 @@ class Writer:
 
     def reduction(self, node: fx.Node, name: str) -> None:
         value = self.value(node.args[0])
-        if not self.kinds or not value.whole or value.kind not in ("float", "truth"):
+        if not self.kinds or value.kind not in ("float", "truth") or not (value.whole or name == "sum"):
             raise Unsupported(f"{name} of this")
         if node.args[1:] or node.kwargs:
             raise Unsupported(f"{name} along axes")
         other = "-float('inf')" if name == "amax" else "0.0"
         text = f"tl.where({value.text}, 1.0, 0.0)" if value.kind == "truth" else value.text
-        whole = f"{'most_of' if name == 'amax' else 'tl.sum'}(tl.where(inside, {text}, {other}))"
+        # A number counts once, in a tensor's first tile.
+        within = f"tl.where({'inside' if value.whole else 'first == 0'}, {text}, {other})"
+        whole = f"{'most_of' if name == 'amax' else 'tl.sum'}({within})" if value.whole else within
         s = len(self.hows)
         self.body.append(f"tl.store(later + {s} * tl.num_programs(0) + tile, {whole})")
         self.hows.append(name)
