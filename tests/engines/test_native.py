@@ -36,7 +36,6 @@ def _source(body: str, dtype: torch.dtype = torch.float32, books: tuple[Blockwis
     kept = "\n".join(line for c in books for line in tables.book(book_name(c), c.bits, c.signed))
     return f"""{"typedef double T;" if double else "typedef float T;"}
 {"#define DOUBLE" if double else ""}
-constexpr int AHEAD = 0;
 {loops._header("vectors.hpp")}
 {"" if double else loops._header("codes.hpp")}
 {kept}

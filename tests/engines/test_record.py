@@ -205,6 +205,21 @@ def test_measuring_stores_nothing(name: str, count: int) -> None:
     )
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_read_in_vain(name: str) -> None:
+    """Our own kernels would ask memory for it."""
+    recipe = thalweg.get(name).recipe
+    numbers, structure = _scalars(recipe)
+    structure = replace(structure, shape=(1, 1) if recipe.scope == "row" else (1,), native=True)
+    _, kinds = record(recipe, numbers, structure, 1, None)
+    for barrier in (*range(len(kinds)), None):
+        graph, _ = record(recipe, numbers, structure, 1, barrier)
+        idle = [n for n in graph.module.graph.nodes if not n.users and n.op != "output" and n.target != "copy_"]
+        assert idle == []
+    if name == "dog":
+        assert ("state", 0, "p0") not in graph.inputs, "its update does not need the anchor"
+
+
 MEASURED = [n for n in NAMES if (r := thalweg.get(n).recipe).scope != "matrix" and barriers(r, (1, 1))]
 
 
