@@ -88,6 +88,17 @@ class Work:
         return recipe.alike(shape) if recipe.scope == "row" else ()
 
 
+def gradients(works: Iterable[Work], strides: Iterable[tuple[int, ...]], held: list[Tensor]) -> list[int]:
+    """Where gradients lie that have their parameters' strides; what is copied for that goes to ``held``."""
+    found = []
+    for work, laid in zip(works, strides, strict=True):
+        grad = work.grad_laid(laid)
+        if grad is not work.grad:
+            held.append(grad)
+        found.append(grad.data_ptr())
+    return found
+
+
 def gather(works: Iterable[Work], key: Callable[[Work], Hashable], limit: int, count: int) -> list[list[Work]]:
     """Chunks of works with equal keys: at most ``count`` works, and at most ``limit`` elements unless alone."""
     chunks: list[list[Work]] = []

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import family, functions, scratch
+from thalweg.engine import family, scratch
 from thalweg.engine.family import Key
 from thalweg.engine.native import build
 from thalweg.engine.native.loops import Source, write
 from thalweg.engine.native.series import Series
-from thalweg.engine.native.source import TYPES, Column, Unsupported, Writer
-from thalweg.engine.record import WHOLE, Structure, record
+from thalweg.engine.native.source import TYPES, Column, Writer
+from thalweg.engine.record import WHOLE, Structure
 from thalweg.engine.view import WIDE
-from thalweg.engine.work import Work
+from thalweg.engine.work import Work, gradients
 from thalweg.slots.symmetric import OfGram
 from thalweg.square import square_shape
 
@@ -44,20 +44,12 @@ class Kernel:
 
 def _columns(key: Key) -> tuple[Column, ...]:
     """The tensors of each parameter, in the order of their pointers."""
-    _, param, grad, *state = key.memory
-    roles = zip(key.structure.layout.roles, state, strict=True)
     kinds = enumerate(family.barriers(key))
     asked = [(b, q) for b, some in kinds for q, kind in enumerate(some) if kind.over not in WHOLE]
     return (
-        *(Column(("param",), param), Column(("grad",), grad)),
-        *(Column(("state", role), dtype) for role, dtype in roles),
+        *(Column(*tensor) for tensor in family.tensors(key)),
         *(Column((what, b, q), _compute(key)) for b, q in asked for what in ("value", "answer")),
     )
-
-
-def _graphs(key: Key) -> tuple[int | None, ...]:
-    """The graphs of a family: those of its barriers in their order, and the update's."""
-    return (*range(len(family.barriers(key))), None)
 
 
 def _compute(key: Key) -> torch.dtype:
@@ -67,15 +59,10 @@ def _compute(key: Key) -> torch.dtype:
 @cache
 def source(key: Key, barrier: int | None) -> Source:
     """The C++ of a barrier's graph, or of the update's."""
-    graph = record(key.recipe, list(key.places), key.structure, 1, barrier)[0]
-    compute = _compute(key)
-    if compute == torch.float32:
-        functions.expand(graph.module.graph)
-    layout = key.structure.layout
-    kinds = [] if barrier is None else family.barriers(key)[barrier]
-    row = len(key.places) + layout.seeded
-    square = key.recipe.squared
-    return write(Writer(graph, kinds, barrier, _columns(key), layout, key.structure.ndim, square, compute), row)
+    graph, kinds, row = family.recorded(key, barrier)
+    structure, square = key.structure, key.recipe.squared
+    columns, compute = _columns(key), _compute(key)
+    return write(Writer(graph, kinds, barrier, columns, structure.layout, structure.ndim, square, compute), row)
 
 
 @cache
@@ -87,12 +74,7 @@ def kernel(key: Key, barrier: int | None) -> Kernel:
 @cache
 def _writable(key: Key) -> bool:
     """Whether there is C++ for all of a family's graphs."""
-    try:
-        for barrier in _graphs(key):
-            source(key, barrier)
-    except Unsupported:
-        return False
-    return True
+    return family.writable(key, source)
 
 
 def key(work: Work) -> Key | None:
@@ -177,13 +159,9 @@ class Chunk:
 
     def load(self, works: list[Work]) -> dict[tuple[Any, ...], Tensor]:
         """Point at this step's gradients; those in another layout than their parameters are copied."""
-        at = 1
-        for i, strides in zip(self.members, self.strides, strict=True):
-            grad = works[i].grad_laid(strides)
-            if grad is not works[i].grad:
-                self.held.append(grad)
-            self.pointers[at] = grad.data_ptr()
-            at += self.width
+        found = gradients((works[i] for i in self.members), self.strides, self.held)
+        for at, pointer in zip(range(1, len(self.pointers), self.width), found, strict=True):
+            self.pointers[at] = pointer
         return {}
 
     def call(self, barrier: int | None, inputs: dict[tuple[Any, ...], Tensor]) -> list[Any]:
@@ -191,7 +169,9 @@ class Chunk:
         numbers = inputs["scalars",].data_ptr()
         if self.sets:
             if self.series is None:
-                self.series = Series(self, [kernel(self.key, barrier) for barrier in _graphs(self.key)], self.sets)
+                self.series = Series(
+                    self, [kernel(self.key, barrier) for barrier in family.graphs(self.key)], self.sets
+                )
             self.series(numbers)
             return []
         found = kernel(self.key, barrier)

@@ -15,22 +15,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from thalweg.codecs import SCALE, Blockwise, Layout, Rounded
+from thalweg.codecs import Blockwise, Layout
+from thalweg.engine.family import Unsupported
 from thalweg.engine.functions import limits_of, name_of
 from thalweg.engine.native import roots
 from thalweg.engine.record import WHOLE as ONE_NUMBER
 from thalweg.engine.record import Graph, Kind
-from thalweg.rounding import nearest, stochastic
+from thalweg.engine.writer import COMPARED, LOGICAL, TRUTHS, NodeWriter
 from thalweg.square import COLUMNS, ROWS, as_shaped, as_square, pack, unpack
 
 #: What memory may hold, and its name in C++.
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16", torch.uint8: "uint8_t"}
 #: What a value has one of for each tensor, row (index of the first axis), column (of all the others), or element.
 NUMBER, ROW, COLUMN, ELEMENT = range(4)
-
-
-class Unsupported(Exception):
-    """A graph with something that has no C++ here; another compiler may have it."""
 
 
 class Value(NamedTuple):
@@ -85,8 +82,7 @@ class Statements:
 
 
 _BINARY = {"add": "+", "sub": "-", "mul": "*", "truediv": "/"}
-_COMPARED = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
-_LOGICAL = {"and_": "&", "or_": "|", "xor": "^", "logical_and": "&", "logical_or": "|"}
+_BINARY = {"add": "+", "sub": "-", "mul": "*", "truediv": "/"}
 _NAMES = (
     *(("sqrt", "root"), ("abs", "size"), ("sign", "sign"), ("relu", "positive"), ("floor", "whole")),
     *(("exp", "exponential"), ("log", "logarithm"), ("log1p", "logarithm1p"), ("tanh", "tangent_h")),
@@ -94,13 +90,9 @@ _NAMES = (
     *(("pow", "power"), ("atan2", "angle"), ("nextafter", "beyond")),
 )
 _FUNCTIONS = dict(_NAMES)
-#: What leaves a value as it is.
-_SAME = ("contiguous", "clone", "detach", "float")
-#: Operations whose results are truths.
-_TRUTHS = (*_COMPARED, *_LOGICAL, "isfinite", "isnan", "invert", "logical_not")
 
 
-class Writer:
+class Writer(NodeWriter):
     """Turns the nodes of a graph into statements. Raises ``Unsupported`` where there is no C++ for one.
 
     ``columns`` are the tensors of each parameter in the order of their pointers, ``kinds`` what is asked for at the
@@ -119,7 +111,7 @@ class Writer:
         square: bool,
         dtype: torch.dtype,
     ) -> None:
-        self.graph = graph
+        super().__init__(graph)
         self.kinds = kinds
         self.barrier = barrier
         self.columns = columns
@@ -127,64 +119,35 @@ class Writer:
         self.square = square
         self.dtype = dtype
         self.layout = layout
-        self.values: dict[fx.Node, Value] = {}
         self.rounded: set[str] = set()  # to bfloat16
         self.done = Statements()
         if layout.blockwise and (ndim > 1 or square):
             raise Unsupported("codes of rows")
-        placeholders = [n for n in graph.module.graph.nodes if n.op == "placeholder"]
-        self.inputs = dict(zip(placeholders, zip(graph.inputs, graph.axes, strict=True), strict=True))
 
     def write(self) -> Statements:
-        for node in self.graph.module.graph.nodes:
-            if node.op in ("call_function", "call_method"):
-                self.node(node, name_of(node))
-            elif node.op == "output":
-                self.output(node)
-            elif node.op != "placeholder":
-                raise Unsupported(node.op)
+        self.go_through()
         return self.done
 
     def node(self, node: fx.Node, name: str) -> None:
-        codec = getattr(node.target, "__self__", None)
-        if isinstance(codec, Rounded):
-            self.values[node] = self.read(node.args[0])
-        elif isinstance(codec, Blockwise):
-            if name == "decode":
-                self.decode(node, codec)
-            else:
-                self.encode(node, codec)
-        elif node.target is stochastic:
-            value, seed = self.elements(node.args[0]), self.read(node.args[1])
-            self.put(node, f"at_random({value.text}, i, {seed.text})", value)
-            self.rounded.add(self.values[node].text)
-        elif node.target is nearest:
-            value = self.elements(node.args[0])
-            self.put(node, f"rounded({value.text})", value)
-            self.rounded.add(self.values[node].text)
-        elif node.target in (as_square, as_shaped):
+        if node.target in (as_square, as_shaped):
             value = self.elements(node.args[0])
             self.values[node] = value._replace(axes=(ROWS, COLUMNS) if node.target is as_square else self.every)
         elif node.target is unpack:
             j = self.column(self.inputs[node.args[0]][0])
             text = f"flags<part>(p{j} + r * ((unit + 7) / 8), o, rest)"
             self.put(node, text, Value("", (ROWS, COLUMNS), ELEMENT), "truth")
-        elif node.target is pack:
-            pass  # where it is stored
-        elif name == "getitem":
-            self.item(node)
-        elif name == "copy_":
-            self.store(node)
-        elif name in ("sum", "mean", "amax"):
-            self.reduction(node, name)
-        elif name == "to":
-            self.convert(node)
-        elif name == "new_ones" and node.args[1] == ():
-            self.values[node] = _constant(1.0)
-        elif name in ("reshape", "unsqueeze", *_SAME):
-            self.reshape(node, name)
-        else:
-            self.arithmetic(node, name)
+        elif node.target is not pack:  # that is packed where it is stored
+            super().node(node, name)
+
+    def at_random(self, node: fx.Node) -> None:
+        value, seed = self.elements(node.args[0]), self.read(node.args[1])
+        self.put(node, f"at_random({value.text}, i, {seed.text})", value)
+        self.rounded.add(self.values[node].text)
+
+    def to_nearest(self, node: fx.Node) -> None:
+        value = self.elements(node.args[0])
+        self.put(node, f"rounded({value.text})", value)
+        self.rounded.add(self.values[node].text)
 
     # Arithmetic.
 
@@ -204,7 +167,7 @@ class Writer:
             return
         axes = self.broadcast(found)
         like = Value("", axes, self.level(axes), late=any(v.late for v in found))
-        truths = name in _LOGICAL or name in ("invert", "logical_not")
+        truths = name in LOGICAL or name in ("invert", "logical_not")
         texts = [
             self.truth(v, like) if truths or (name == "where" and v is found[0]) else self.number(v, like)
             for v in found
@@ -218,7 +181,7 @@ class Writer:
             text = f"over_root({texts[0]}, {self.number(under, like)})"
         else:
             text = self.formula(node, name, texts, like, limits)
-        self.put(node, text, like, "truth" if name in _TRUTHS else "float")
+        self.put(node, text, like, "truth" if name in TRUTHS else "float")
 
     def given(self, argument: Any) -> bool:
         """Whether it is a constant or made of the step's numbers alone, which are finite."""
@@ -258,7 +221,7 @@ class Writer:
         return f"({text})"
 
     def formula(self, node: fx.Node, name: str, texts: list[str], like: Value, limits: dict[str, Any]) -> str:
-        if operator := {**_BINARY, **_COMPARED, **_LOGICAL}.get(name):
+        if operator := {**_BINARY, **COMPARED, **LOGICAL}.get(name):
             return f"{texts[0]} {operator} {texts[1]}"
         if name == "pow" and node.args[1] == 2:
             name = "square"
@@ -409,8 +372,6 @@ class Writer:
 
     def store(self, node: fx.Node) -> None:
         value = node.args[1]
-        if isinstance(value, fx.Node) and _codec_of(value.args[0] if value.args else None):
-            return  # stored with its block
         if isinstance(value, fx.Node) and value.target is pack:
             j, flags = self.column(self.inputs[node.args[0]][0]), self.read(value.args[0])
             text = self.truth(flags, Value("", self.every, ELEMENT))
@@ -459,9 +420,7 @@ class Writer:
             (ELEMENT, f"keep(kept{e}[turn] + half * {padded(codec)} + o, {text});"),
             (ELEMENT, f"top{e} = above(top{e}, within<part>({text}, rest, 0));"),
         ]
-        codes = next(item for item in node.users if item.args[1] == 0)
-        key, _ = self.inputs[next(iter(codes.users)).args[0]]
-        self.done.encoded.append((codec, self.column(key), self.column((*key[:2], f"{key[2]}{SCALE}"))))
+        self.done.encoded.append((codec, *self.coded(node)))
 
     # Values.
 
@@ -498,8 +457,6 @@ class Writer:
 
     def item(self, node: fx.Node) -> None:
         whole, index = node.args
-        if _codec_of(whole):
-            return  # stored with its block
         key, _ = self.inputs.get(whole, ((None,), ()))
         if key[0] == "scalars":
             self.put(node, f"h[{index}]", Value(""))
@@ -607,12 +564,6 @@ def encoded(codec: Blockwise, share: str, places: str) -> str:
 def _signed(codec: Blockwise) -> str:
     """The template arguments of a codec: whether it is signed, and the code of zero."""
     return f"true, {2 ** (codec.bits - 1) - 1}" if codec.signed else "false, 0"
-
-
-def _codec_of(node: Any) -> Blockwise | None:
-    """The codec that a node encodes with, if it does."""
-    codec = getattr(getattr(node, "target", None), "__self__", None)
-    return codec if isinstance(codec, Blockwise) and node.target == codec.store else None
 
 
 def _column_total(s: int) -> str:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from thalweg.codecs import Blockwise, codebook
-from thalweg.engine import family, functions
+from thalweg.engine import family
 from thalweg.engine.family import Key, NotCompiled
-from thalweg.engine.record import Structure, record
-from thalweg.engine.triton.source import TYPES, Source, Unsupported, Writer
+from thalweg.engine.record import Structure
+from thalweg.engine.triton.source import TYPES, Source, Writer
 from thalweg.engine.upload import upload
-from thalweg.engine.work import Work
+from thalweg.engine.work import Work, gradients
 
 #: Devices whose tensors come here.
 DEVICES = {"cuda", "xpu"}
@@ -56,21 +56,11 @@ def functions_of(text: str) -> dict[str, Any]:
     return made
 
 
-def _columns(key: Key) -> tuple[tuple[tuple[str, ...], torch.dtype], ...]:
-    """The tensors of each parameter, in the order of their pointers."""
-    _, param, grad, *state = key.memory
-    roles = zip(key.structure.layout.roles, state, strict=True)
-    return (("param",), param), (("grad",), grad), *((("state", role), dtype) for role, dtype in roles)
-
-
 @cache
 def source(key: Key, barrier: int | None) -> Source:
     """The text for a barrier's graph, or for the update's. Raises ``Unsupported``."""
-    graph = record(key.recipe, list(key.places), key.structure, 1, barrier)[0]
-    functions.expand(graph.module.graph)
-    layout = key.structure.layout
-    kinds = [] if barrier is None else family.barriers(key)[barrier]
-    return Writer(graph, kinds, _columns(key), layout, len(key.places) + layout.seeded).write()
+    graph, kinds, row = family.recorded(key, barrier)
+    return Writer(graph, kinds, family.tensors(key), key.structure.layout, row).write()
 
 
 @cache
@@ -82,12 +72,7 @@ def kernel(key: Key, barrier: int | None) -> Kernel:
 @cache
 def _writable(key: Key) -> bool:
     """Whether there is Triton for all of a family's graphs."""
-    try:
-        for barrier in (*range(len(family.barriers(key))), None):
-            source(key, barrier)
-    except Unsupported:
-        return False
-    return True
+    return family.writable(key, source)
 
 
 def key(work: Work) -> Key | None:
@@ -130,12 +115,7 @@ class Chunk:
 
     def load(self, works: list[Work]) -> dict[tuple[Any, ...], Tensor]:
         """Point at this step's gradients; those in another layout than their parameters are copied."""
-        grads: list[int] = []
-        for i, strides in zip(self.members, self.strides, strict=True):
-            grad = works[i].grad_laid(strides)
-            if grad is not works[i].grad:
-                self.held.append(grad)
-            grads.append(grad.data_ptr())
+        grads = gradients((works[i] for i in self.members), self.strides, self.held)
         if grads != self.known:
             for row, pointer in zip(self.pointers, grads, strict=True):
                 row[1] = pointer

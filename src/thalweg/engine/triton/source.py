@@ -14,19 +14,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from thalweg.codecs import FLOOR, SCALE, Blockwise, Layout, Rounded
+from thalweg.codecs import FLOOR, Blockwise, Layout
+from thalweg.engine.family import Unsupported
 from thalweg.engine.functions import limits_of, name_of
 from thalweg.engine.record import WHOLE, Graph, Kind
-from thalweg.rounding import nearest, stochastic
+from thalweg.engine.writer import COMPARED, LOGICAL, TRUTHS, NodeWriter
 
 #: What memory may hold, and its name in Triton.
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.uint8: "uint8"}
 #: Elements of a tile: eight for each of its threads, so that there is room for several tiles beside each other.
 TILE = 1024
-
-
-class Unsupported(Exception):
-    """A graph with something that has no Triton here; another compiler may have it."""
 
 
 class Value(NamedTuple):
@@ -54,9 +51,7 @@ class Source:
     units: int
 
 
-_COMPARED = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
-_LOGICAL = {"and_": "&", "or_": "|", "xor": "^", "logical_and": "&", "logical_or": "|"}
-_BINARY = {"add": "+", "sub": "-", "mul": "*", **_COMPARED, **_LOGICAL}
+_BINARY = {"add": "+", "sub": "-", "mul": "*", **COMPARED, **LOGICAL}
 _NAN = "propagate_nan=tl.PropagateNan.ALL"
 _FUNCTIONS = {
     "truediv": "tl.div_rn({0}, {1})",
@@ -81,10 +76,6 @@ _FUNCTIONS = {
     "zeros_like": "0.0",
     "ones_like": "1.0",
 }
-#: Operations whose results are truths; those of truths are among them.
-_TRUTHS = (*_COMPARED, *_LOGICAL, "isfinite", "isnan", "invert", "logical_not")
-_SAME = ("contiguous", "clone", "detach", "float", "reshape", "unsqueeze")
-
 #: What kernels call: rounding, as ``thalweg.rounding`` does it on bits.
 _HEADER = """
 @triton.jit
@@ -111,7 +102,7 @@ def most_of(x):
 """
 
 
-class Writer:
+class Writer(NodeWriter):
     """Turns the nodes of a graph into statements. Raises ``Unsupported`` where there is no Triton for one.
 
     ``columns`` are the tensors of each parameter in the order of their pointers: the short key of each, and its dtype.
@@ -122,34 +113,26 @@ class Writer:
         self,
         graph: Graph,
         kinds: Sequence[Kind],
-        columns: tuple[tuple[tuple[str, ...], torch.dtype], ...],
+        columns: Sequence[tuple[tuple[str, ...], torch.dtype]],
         layout: Layout,
         row: int,
     ) -> None:
-        self.graph = graph
+        super().__init__(graph)
         self.kinds = kinds
         self.columns = columns
         self.layout = layout
         self.row = row
-        self.values: dict[Any, Value] = {}
         self.loads: list[str] = []
         self.body: list[str] = []
-        self.read: dict[int, bool] = {}  # columns, and whether they are numbers
+        self.lone: set[int] = set()  # the columns of numbers that are read
         self.answers: list[tuple[Any, ...]] = []
         self.books: list[Blockwise] = []
         self.hows: list[str] = []
         self.settled: list[int] = []  # the columns of numbers that are stored when all tiles are done
-        nodes = graph.module.graph.nodes
-        placeholders = [n for n in nodes if n.op == "placeholder"]
-        self.inputs = dict(zip(placeholders, zip(graph.inputs, graph.axes, strict=True), strict=True))
 
     def write(self) -> Source:
         """The kernels' text."""
-        for node in self.graph.module.graph.nodes:
-            if node.op == "output":
-                self.output(node)
-            elif node.op != "placeholder":
-                self.node(node, name_of(node))
+        self.go_through()
         fold = self.layout.fold
         unit = math.prod(fold) or 1
         units = 1 << (TILE // unit).bit_length() - 1
@@ -162,7 +145,7 @@ class Writer:
         """The module: helpers, the kernel, and the one that puts tiles' sums together."""
         arguments = [f"answer{a}" for a in range(len(self.answers))] + [f"book{b}" for b in range(len(self.books))]
         pointers = [self.pointer(j) for j in range(len(self.columns))]
-        hints = [f"p{j} = tl.multiple_of(p{j}, 16)" for j in range(len(self.columns)) if not self.read.get(j)]
+        hints = [f"p{j} = tl.multiple_of(p{j}, 16)" for j in range(len(self.columns)) if j not in self.lone]
         lines = [
             *pointers,
             "if ALIGNED:",
@@ -254,44 +237,25 @@ class Writer:
 
     # Nodes.
 
-    def node(self, node: fx.Node, name: str) -> None:
-        codec = getattr(node.target, "__self__", None)
-        if isinstance(codec, Rounded):
-            self.values[node] = self.value(node.args[0])
-        elif isinstance(codec, Blockwise):
-            if name == "decode":
-                self.decode(node, codec)
-            else:
-                self.encode(node, codec)
-        elif node.target is stochastic:
-            seed = self.value(node.args[1]).text
-            self.put(node, f"at_random({self.element(node.args[0])}, i, {seed})", True)
-        elif node.target is nearest:
-            self.put(node, f"to_bfloat16({self.element(node.args[0])})", True)
-        elif name == "getitem":
-            self.item(node)
-        elif name == "copy_":
-            self.store(node)
-        elif name in ("sum", "mean", "amax"):
-            self.reduction(node, name)
-        elif name == "to":
-            self.convert(node)
-        elif name == "new_ones" and node.args[1] == ():
-            self.values[node] = Value("1.0")
-        elif name in _SAME:
-            same = self.value(node.args[0])
-            if name == "reshape" and same.whole:
-                raise Unsupported("another shape")
-            self.values[node] = same
-        else:
-            self.arithmetic(node, name)
+    def at_random(self, node: fx.Node) -> None:
+        seed = self.read(node.args[1]).text
+        self.put(node, f"at_random({self.element(node.args[0])}, i, {seed})", True)
+
+    def to_nearest(self, node: fx.Node) -> None:
+        self.put(node, f"to_bfloat16({self.element(node.args[0])})", True)
+
+    def reshape(self, node: fx.Node, name: str) -> None:
+        value = self.read(node.args[0])
+        if name == "reshape" and value.whole:
+            raise Unsupported("another shape")
+        self.values[node] = value
 
     def arithmetic(self, node: fx.Node, name: str) -> None:
         limits = limits_of(node) if name == "clamp" else {}
         arguments = [node.args[0], *limits.values()] if limits else [a for a in node.args if a is not None]
         if node.kwargs and not limits:
             raise Unsupported(f"{name} with {dict(node.kwargs)}")
-        found = [self.value(a) for a in arguments]
+        found = [self.read(a) for a in arguments]
         whole = any(v.whole for v in found)
         texts = [v.text for v in found]
         if any(v.kind == "integer" for v in found):
@@ -302,7 +266,7 @@ class Writer:
             return
         if any(v.kind == "sum" for v in found):
             raise Unsupported("arithmetic with sums of the same pass")
-        if name not in (*_TRUTHS, "where"):
+        if name not in (*TRUTHS, "where"):
             texts = [f"tl.where({v.text}, 1.0, 0.0)" if v.kind == "truth" else v.text for v in found]
         if name == "pow" and node.args[1] == 2:
             name = "square"
@@ -316,10 +280,10 @@ class Writer:
             text = _FUNCTIONS[name].format(*texts)
         else:
             raise Unsupported(name)
-        self.put(node, text, whole, "truth" if name in _TRUTHS else "float")
+        self.put(node, text, whole, "truth" if name in TRUTHS else "float")
 
     def convert(self, node: fx.Node) -> None:
-        value = self.value(node.args[0])
+        value = self.read(node.args[0])
         dtype = node.args[1] if len(node.args) > 1 else node.kwargs.get("dtype")
         if dtype is torch.int64 and not value.whole:
             self.values[node] = Value(f"({value.text}).to(tl.int64)", kind="integer")
@@ -331,7 +295,7 @@ class Writer:
             raise Unsupported(f"conversion to {dtype}")
 
     def reduction(self, node: fx.Node, name: str) -> None:
-        value = self.value(node.args[0])
+        value = self.read(node.args[0])
         if not self.kinds or value.kind not in ("float", "truth") or not (value.whole or name == "sum"):
             raise Unsupported(f"{name} of this")
         if node.args[1:] or node.kwargs:
@@ -352,16 +316,14 @@ class Writer:
             return
         if any(kind.over not in WHOLE for kind in self.kinds):
             raise Unsupported("values along axes")
-        if [self.value(out).text for out in outputs] != [str(s) for s in range(len(self.hows))]:
+        if [self.read(out).text for out in outputs] != [str(s) for s in range(len(self.hows))]:
             raise Unsupported("answers that are no reductions, or in another order")
 
     def store(self, node: fx.Node) -> None:
         to, value = node.args
-        if isinstance(value, fx.Node) and _codec_of(value.args[0] if value.args else None):
-            return  # stored with its block
         key, axes = self.inputs[to]
         j = self.column(key)
-        found = self.value(value)
+        found = self.read(value)
         if found.kind not in ("float", "truth"):
             raise Unsupported(f"storing {found.kind}")
         if axes:
@@ -389,8 +351,7 @@ class Writer:
     def encode(self, node: fx.Node, codec: Blockwise) -> None:
         """A block's scale and codes, by the arithmetic that the codec has for them."""
         value = self.element(node.args[0])
-        key, _ = self.inputs[next(iter(next(item for item in node.users if item.args[1] == 0).users)).args[0]]
-        codes, scale = self.column(key), self.column((*key[:2], f"{key[2]}{SCALE}"))
+        codes, scale = self.coded(node)
         size = f"tl.abs({value})" if codec.signed else value
         top, share, code = (f"{what}_{node.name}" for what in ("top", "share", "code"))
         self.body += [
@@ -417,7 +378,7 @@ class Writer:
 
     # Values.
 
-    def value(self, argument: Any) -> Value:
+    def read(self, argument: Any) -> Value:
         if not isinstance(argument, fx.Node):
             return _constant(argument)
         if argument not in self.values:
@@ -429,7 +390,7 @@ class Writer:
             if key[0] == "answer":
                 return self.answer(argument, key, "0")
             j = self.column(key)
-            self.read[j] = not axes
+            self.lone |= set() if axes else {j}
             place = f"p{j} + i@MASK" if axes else f"p{j}"
             self.loads.append(f"{argument.name}_ = tl.load({place}).to(tl.float32)")
             self.values[argument] = Value(f"{argument.name}_", bool(axes))
@@ -437,8 +398,6 @@ class Writer:
 
     def item(self, node: fx.Node) -> None:
         whole, index = node.args
-        if _codec_of(whole):
-            return  # stored with its block
         key, _ = self.inputs.get(whole, ((None,), ()))
         if key[0] == "scalars":
             self.loads.append(f"{node.name}_ = tl.load(h + t * {self.row} + {index})")
@@ -462,7 +421,7 @@ class Writer:
 
     def element(self, argument: Any) -> str:
         """A value of floats that has one for each element."""
-        value = self.value(argument)
+        value = self.read(argument)
         if value.kind != "float":
             raise Unsupported(f"elements of {value.kind}")
         return value.text if value.whole else f"({value.text} + (i * 0).to(tl.float32))"
@@ -471,12 +430,6 @@ class Writer:
         """Give a node's value a name."""
         self.body.append(f"{node.name}_ = {text}")
         self.values[node] = Value(f"{node.name}_", whole, kind)
-
-
-def _codec_of(node: Any) -> Blockwise | None:
-    """The codec that a node encodes with, if it does."""
-    codec = getattr(getattr(node, "target", None), "__self__", None)
-    return codec if isinstance(codec, Blockwise) and node.target == codec.store else None
 
 
 def _indented(lines: Sequence[str]) -> list[str]:
