@@ -112,13 +112,19 @@ def validate(group: Mapping[str, Any], references: Mapping[str, Hyper]) -> dict[
 
 def flatten(group: Mapping[str, Any]) -> dict[str, Any]:
     """One number per reference, as slots read them: tensors become floats, tuples become ``name.0, name.1``."""
+    return {
+        name: float(x) if isinstance(x, torch.Tensor) and x.numel() == 1 else x for name, x in spread(group).items()
+    }
+
+
+def spread(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with tensors as they are."""
     flat: dict[str, Any] = {}
     for name, value in group.items():
         if isinstance(value, (tuple, list)) and name != "params":
-            for i, entry in enumerate(value):
-                flat[f"{name}.{i}"] = float(entry) if isinstance(entry, torch.Tensor) else entry
+            flat |= {f"{name}.{i}": entry for i, entry in enumerate(value)}
         else:
-            flat[name] = float(value) if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+            flat[name] = value
     return flat
 
 

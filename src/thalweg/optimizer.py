@@ -14,9 +14,10 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg import storage
 from thalweg.codecs import CHOICES, Layout
-from thalweg.engine import compiled, eager
+from thalweg.engine import captured, compiled, eager
+from thalweg.engine.upload import capturing, upload
 from thalweg.engine.work import Rule, Work
-from thalweg.hyper import flatten, join, suggest, validate
+from thalweg.hyper import flatten, join, spread, suggest, validate
 from thalweg.recipe import Recipe, with_techniques
 from thalweg.rounding import seed, stalled
 from thalweg.slots.base import Slot
@@ -70,6 +71,9 @@ class Optimizer(torch.optim.Optimizer):
         rounding: how bfloat16 parameters are stored: "nearest"; "stochastic", which lets steps through that are
             smaller than the gaps between bfloat16 numbers; or "kahan", which keeps what is lost in two more bytes.
         maximize: ascend instead of descend.
+        capturable: work the step's numbers out on the parameters' device, so that a captured step (a CUDA graph) can be
+            replayed without this library: rates that are tensors on the device are read anew in each replay, other
+            numbers stay as they are when it is captured. Take at least one ordinary step before.
         hyper: numbers of the recipe, such as ``lr`` or ``betas``; ranges and defaults are the slots' (lr 1e-3,
             weight_decay 0), not those of a named optimizer with the same recipe.
 
@@ -177,6 +181,11 @@ class Optimizer(torch.optim.Optimizer):
             group.setdefault(key, self.defaults[key] if key in self._given else value)
         self._check_options(group)
         group.update(validate(group, hypers))
+        if group["capturable"] and (why := captured.obstacle(recipe, spread(group))):
+            raise ValueError(
+                f"capturable=True does not work with {type(self).__name__} here: {why}; leave it False, and take the"
+                " step outside of the captured graph"
+            )
         group |= {"recipe": recipe.spec, "_stored": group["state"]}
         relative = next((g for g in self.param_groups if _settled_numbers(recipe, self.recipe_of(g))), {})
         shared = {key: relative[key] for key in _settled_numbers(recipe, recipe) if relative}
@@ -202,9 +211,8 @@ class Optimizer(torch.optim.Optimizer):
                 raise TypeError(f"{key} must be True or False, got {group[key]!r}")
         if group["state"] not in CHOICES:
             raise ValueError(f"Invalid state: {group['state']!r}; legal are {', '.join(CHOICES)}")
-        for key in ("capturable", "differentiable"):
-            if group[key]:
-                raise ValueError(f"{key}=True is not supported yet; leave it False")
+        if group["differentiable"]:
+            raise ValueError("differentiable=True is not supported yet; leave it False")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
@@ -225,6 +233,11 @@ class Optimizer(torch.optim.Optimizer):
         groups = [entry for entry in groups if entry[2]]
         if not groups:
             return
+        if capturing(groups[0][2][0].device) and not all(group["capturable"] for group, _, _ in groups):
+            raise RuntimeError(
+                "step() is being captured with capturable=False: replays would repeat this step's count and rates;"
+                " build the optimizer with capturable=True"
+            )
         for group, recipe, params in groups:
             for p in params:
                 if p.grad.layout != torch.strided:
@@ -277,7 +290,8 @@ class Optimizer(torch.optim.Optimizer):
         for numbers, states in steps:
             for key, value in numbers.items():
                 targets = [state[key] for state in states]
-                torch._foreach_copy_(targets, [torch.tensor(value, dtype=torch.float64)] * len(targets))
+                same = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+                torch._foreach_copy_(targets, list(same.expand(len(targets))))
         if half and (share := stalled(before, half)) > 0.5:
             warnings.warn(
                 f"thalweg: {share:.0%} of the elements of half-precision parameters did not move in step"
@@ -290,6 +304,10 @@ class Optimizer(torch.optim.Optimizer):
     def _check_sparse(self, param: Tensor, recipe: Recipe, group: Mapping[str, Any]) -> None:
         """Refuse a gradient that is not dense, unless the recipe can leave alone what it does not name."""
         assert param.grad is not None
+        if group["capturable"]:
+            raise RuntimeError(
+                "capturable=True does not support sparse gradients, whose sizes are known on the host only"
+            )
         known = param.grad.layout == torch.sparse_coo
         why = recipe.sparse_obstacle(flatten(group), storage.real_shape(param)) if known else "only COO ones can be"
         if why is not None:
@@ -306,43 +324,49 @@ class Optimizer(torch.optim.Optimizer):
     def _half_precision(self, works: list[Work]) -> list[Tensor]:
         """The half-precision parameters that take their ``STALL_STEP``-th step now, to see whether they move."""
         owners = {w.owner for w in works if w.param.dtype in (torch.bfloat16, torch.float16)}
-        params = [p for group in self.param_groups for p in group["params"] if id(p) in owners] if owners else []
+        groups = [group for group in self.param_groups if not group["capturable"]] if owners else []
+        params = [p for group in groups for p in group["params"] if id(p) in owners]
         return [p for p in params if self.state[p]["step"].item() == STALL_STEP - 1]
 
     def _is_rehearsal(self, groups: Sequence[Chosen]) -> bool:
         """Whether this is the empty step that checkpoint tools take to make state appear: fresh, lr 0, gradients 0."""
         return (
             not self._advanced
-            and all(g.get("lr") is not None and float(g["lr"]) == 0 for g, _, _ in groups)
             and not any(p in self.state and self.state[p] for _, _, params in groups for p in params)
+            and all(g.get("lr") is not None and float(g["lr"]) == 0 for g, _, _ in groups)
             and not any(storage.any_gradient(p) for _, _, params in groups for p in params)
         )
 
     def _prepare(
         self, groups: Sequence[Chosen]
-    ) -> tuple[list[Work], list[storage.Rows], list[tuple[dict[str, float], list[Any]]], list[dict[str, Any]]]:
+    ) -> tuple[list[Work], list[storage.Rows], list[tuple[dict[str, Any], list[Any]]], list[dict[str, Any]]]:
         """Every parameter that moves as a work, or the rows of it that a sparse gradient names as one; what numbers
         become, and in which states; and each group's options, flattened. Changes nothing, but makes the state that is
         missing.
         """
         works: list[Work] = []
         rows: list[storage.Rows] = []
-        steps: list[tuple[dict[str, float], list[Any]]] = []
+        steps: list[tuple[dict[str, Any], list[Any]]] = []
         hosts: list[dict[str, Any]] = []
         places: dict[Tensor, int] = {}
         if self.rounding == "stochastic" or any(group["state"] == "bfloat16" for group, _, _ in groups):
             places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
         for group, recipe, params in groups:
-            h = flatten({k: v for k, v in group.items() if k != "params"})
+            options = {k: v for k, v in group.items() if k != "params"}
+            h = (spread if group["capturable"] else flatten)(options)
             hosts.append(h)
             if group.setdefault("_stored", group["state"]) != group["state"]:
                 self._recode(group)
             start = recipe.numbers
             rules: dict[Any, tuple[Rule, list[Any]]] = {}
+            known = self._captured(group, recipe, params, h, len(hosts), places, steps) if group["capturable"] else {}
             for p in params:
                 state = self.state[p]
                 kept = storage.layout(recipe, storage.real_shape(p), p.dtype, group["state"], self.rounding)
                 tensors = storage.tensors(state, p, recipe, kept, h)
+                if p in known:
+                    works.append(storage.work(p, tensors, kept, *known[p]))
+                    continue
                 t = int(state["step"].item()) + 1
                 numbers = {k: state[k].item() for k in start} if start else {}
                 shape = storage.real_shape(p) if recipe.sized else None
@@ -361,6 +385,34 @@ class Optimizer(torch.optim.Optimizer):
                 else:
                     rows.append(storage.Rows(p, tensors, kept, rule, drawn))
         return works, rows, steps, hosts
+
+    def _captured(
+        self,
+        group: Mapping[str, Any],
+        recipe: Recipe,
+        params: list[Tensor],
+        h: dict[str, Any],
+        index: int,
+        places: Mapping[Tensor, int],
+        steps: list[tuple[dict[str, Any], list[Any]]],
+    ) -> dict[Tensor, tuple[Rule, Tensor | None]]:
+        """The rule and the seed of each parameter of a group, worked out on its device."""
+        found: dict[Tensor, tuple[Rule, Tensor | None]] = {}
+        alike: dict[Any, list[Tensor]] = {}
+        for p in params:
+            storage.tensors(self.state[p], p, recipe, self.layout_of(p, group), h)
+            alike.setdefault((p.device, storage.real_shape(p) if recipe.sized else None), []).append(p)
+        for (device, shape), members in alike.items():
+            states = [self.state[p] for p in members]
+            rules, become = captured.rules(recipe, h, group["maximize"], index, states, device, shape)
+            steps.append((become, states))
+            seeds: Sequence[Tensor | None] = [None] * len(members)
+            if places:
+                at = upload([places[p] for p in members], torch.int64, device)
+                seeds = seed(become["step"].to(torch.int64), at).unbind()
+            for p, rule, drawn in zip(members, rules, seeds, strict=True):
+                found[p] = rule, drawn if self.layout_of(p, group).seeded else None
+        return found
 
     def _recode(self, group: dict[str, Any]) -> None:
         """Store the group's state as its option ``state`` now says."""

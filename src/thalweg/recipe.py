@@ -180,7 +180,7 @@ class Recipe:
 
         In a silent step (see ``silent``) slots see the numbers of the first one that moves.
         """
-        silent = t <= self.silent
+        silent = self.silent > 0 and t <= self.silent
         t, numbers = (1, dict(numbers)) if silent else (t - self.silent, numbers)
         lr = h.get("lr")
         for slot in (self.rate, self.outer):

@@ -18,8 +18,8 @@ _MASK = 0xFFFFFFFF
 SEEDS = 1 << 24
 
 
-def seed(step: int, position: int) -> int:
-    """A seed for one tensor at one step: the same on every engine and in every run."""
+def seed(step: Any, position: Any) -> Any:
+    """A seed for one tensor at one step: the same on every engine and in every run; or int64 tensors of them."""
     mixed = (step * 0x9E3779B1 ^ position * 0x85EBCA6B) & _MASK
     mixed = (mixed ^ mixed >> 15) * 0x2C1B3C6D & _MASK
     return (mixed ^ mixed >> 12) % SEEDS

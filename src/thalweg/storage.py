@@ -147,7 +147,7 @@ def any_gradient(param: Tensor) -> bool:
     return bool((grad if grad.layout == torch.strided else grad.coalesce().values()).any())
 
 
-def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: int | None) -> Work:
+def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: Any) -> Work:
     """The parameter's step as the engines take it; complex tensors as real pairs."""
     grad = param.grad
     assert grad is not None
@@ -155,7 +155,7 @@ def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: i
 
 
 def _real_work(
-    param: Tensor, grad: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, owner: int, seed: int | None
+    param: Tensor, grad: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, owner: int, seed: Any
 ) -> Work:
     if param.is_complex():
         real = torch.view_as_real

@@ -21,7 +21,7 @@ from thalweg.engine import eager, family, inductor, native, parts, triton
 from thalweg.engine.family import Key, NotCompiled
 from thalweg.engine.native.build import compiler
 from thalweg.engine.record import Kind
-from thalweg.engine.upload import upload
+from thalweg.engine.upload import capturing, upload
 from thalweg.engine.view import WIDE
 from thalweg.engine.work import Work
 from thalweg.slots.symmetric import OfGram
@@ -114,6 +114,8 @@ class Engine:
         plan = self.plans.pop(key, None)
         if plan is None or plan.pointers != pointers:
             plan = self._make_plan(works)
+            if works and capturing(works[0].param.device):
+                return plan  # its tables are filled when the captured step is replayed
         self.plans[key] = plan
         if len(self.plans) > self.limit:
             self.plans.pop(next(iter(self.plans)))
@@ -164,7 +166,9 @@ class _Packed:
     def __call__(self, works: list[Work], count: int) -> Tensor:
         """A row of numbers per tensor, rounded once from float64 to the compute dtype."""
         like = works[0]
-        seeds = [] if like.seed is None else [w.seed or 0 for w in works]
+        if like.rule.row is not None:
+            return self.on_device(works, count)
+        seeds = [] if like.seed is None else [w.seed for w in works]
         key = (like.compute_dtype, like.param.device, count, *[id(w.rule) for w in works], *seeds)
         if key not in self.made:
             alike = not seeds and len({id(w.rule) for w in works}) == 1
@@ -175,6 +179,15 @@ class _Packed:
             made = upload(numbers or (0.0,), like.compute_dtype, like.param.device)
             self.made[key] = made.repeat(count) if alike else made
         return self.made[key]
+
+    def on_device(self, works: list[Work], count: int) -> Tensor:
+        """The same of a captured step."""
+        like = works[0]
+        rows = torch.stack([w.rule.row for w in works])  # type: ignore[misc]
+        if like.seed is not None:
+            rows = torch.cat((rows, torch.stack([w.seed for w in works]).unsqueeze(1)), 1)
+        rows = torch.cat((rows, rows[:1].expand(count - len(rows), -1)))
+        return rows.to(like.compute_dtype).flatten()
 
 
 class _Run:

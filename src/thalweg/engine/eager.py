@@ -40,7 +40,8 @@ class Chunk:
         self.asked = 0  # requests so far that pieces share
         first = works[0]
         by_element = first.rule.recipe.scope == "element"
-        self.many = len(works) > 1 or (fast and (not by_element or first.param.numel() > CHUNK_ELEMENTS))
+        large = fast and (not by_element or first.param.numel() > CHUNK_ELEMENTS)
+        self.many = len(works) > 1 or (large and first.rule.row is None)  # lists take numbers of the host
         self.joined = len(works) > 1 and by_element and all(map(_joinable, works))
         self.dtype = first.compute_dtype
         cast = first.cast
@@ -134,7 +135,7 @@ class Chunk:
     def put(self, targets: list[Tensor], value: Any, drawn: int | None) -> None:
         values = self.each(value)
         if drawn is not None:
-            values = [stochastic(v, (w.seed or 0) + drawn) for v, w in zip(values, self.works, strict=True)]
+            values = [stochastic(v, w.seed + drawn) for v, w in zip(values, self.works, strict=True)]
         self.store(targets, values)
 
 
@@ -205,7 +206,8 @@ def chunks(works: list[Work], many: bool) -> Iterator[Chunk | Pieces]:
     works = [w for w in works if id(w) not in pieces]
 
     def key(w: Work) -> Any:
-        return w.rule.kind, w.rule.numbers, w.param.dtype, w.grad.dtype, w.layout, w.param.device, w.form
+        numbers = w.rule.numbers if w.rule.row is None else id(w.rule)
+        return w.rule.kind, numbers, w.param.dtype, w.grad.dtype, w.layout, w.param.device, w.form
 
     def stacked(w: Work) -> bool:
         return w.rule.recipe.scope == "matrix" and w.param.device.type != "cpu"

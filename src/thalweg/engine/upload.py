@@ -17,3 +17,9 @@ def upload(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -
         return torch.tensor(numbers, dtype=dtype)
     pinned = torch.tensor(numbers, dtype=dtype, pin_memory=True)
     return pinned.to(device, non_blocking=True)
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether what a device is told now is written down for later instead of done."""
+    asked = None if device.type == "cpu" else torch.get_device_module(device)
+    return asked is not None and hasattr(asked, "is_current_stream_capturing") and asked.is_current_stream_capturing()

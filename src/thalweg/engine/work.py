@@ -20,24 +20,26 @@ class Rule:
 
     ``host`` holds the options and numbers of the ``group``-th group, which ``Slot.settle`` may move. ``together`` is
     equal for works that are coupled through totals. ``kind`` is one small number for everything about the rule that
-    shapes graphs and plans; it makes plans quick to look up.
+    shapes graphs and plans; it makes plans quick to look up. In a captured step numbers are tensors, and in ``row``
+    together.
     """
 
     recipe: Recipe
     scalars: Scalars
     maximize: bool
     places: list[tuple[str, str]]
-    numbers: tuple[float, ...]
+    numbers: tuple[Any, ...]
     flags: tuple[tuple[str, str, bool], ...]
     kind: int
     host: dict[str, Any]
     group: int
     together: tuple[Any, ...]
+    row: Tensor | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, scalars: Scalars, maximize: bool, host: dict[str, Any], group: int) -> Rule:
         places, flags = layout(scalars)
-        numbers = tuple(float(scalars[place][key]) for place, key in places)
+        numbers = tuple(_plain(scalars[place][key]) for place, key in places)
         together: tuple[Any, ...] = recipe.coupled_slots
         if recipe.couples == "group":
             together = (*together, group)
@@ -47,6 +49,10 @@ class Rule:
 
 
 _KINDS: dict[Any, int] = {}
+
+
+def _plain(number: Any) -> Any:
+    return number if isinstance(number, Tensor) else float(number)
 
 
 @dataclass(slots=True)
@@ -59,7 +65,7 @@ class Work:
     layout: Layout
     rule: Rule
     owner: int  # id of the parameter itself
-    seed: int | None = None  # of what is rounded at random
+    seed: Any = None  # of what is rounded at random: a number, in a captured step a tensor
 
     @property
     def compute_dtype(self) -> torch.dtype:

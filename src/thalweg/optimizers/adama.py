@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -84,6 +84,14 @@ class AdamA(Named):
     @classmethod
     def build(cls) -> Recipe:  # type: ignore[override]
         return ADAMA
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        super()._check_options(group)
+        if group["capturable"]:
+            raise ValueError(
+                "capturable=True does not work with AdamA, which keeps on the host what waits for a step;"
+                " leave it False"
+            )
 
     @torch.no_grad()
     def accumulate(self) -> None:

@@ -37,7 +37,7 @@ class AdaptiveAverage(Slot):
         return {self.role: State()}
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
-        later, lam = float(t > 1), h["lam"]
+        later, lam = 1.0 if t > 1 else 0.0, h["lam"]
         whole = 1 / (1 + lam)
         return {
             "lam": lam,
@@ -91,7 +91,7 @@ class AdaptiveRatio(Slot):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         lr, wd = h["lr"], h["weight_decay"]
         before, numbers["lr_prev"] = numbers["lr_prev"], lr
-        most, later = h["betas.0"], float(t > 1)
+        most, later = h["betas.0"], 1.0 if t > 1 else 0.0
         return {
             "most": most,
             "later": later,

@@ -9,6 +9,7 @@ from typing import Any
 
 from thalweg.hyper import Hyper
 from thalweg.ops import mix
+from thalweg.scalars import sqrt
 from thalweg.slots.base import Request, Slot, State, mean
 
 KINDS = ("tensor", "row", "col", "full")
@@ -70,8 +71,8 @@ class AmosStep(Slot):
             "least": h["epsilon"],
             "lr": lr,
             "eta": eta,
-            "c": h["c_coef"] * math.sqrt(lr),
-            "d": h["d_coef"] * math.sqrt(lr * eta),
+            "c": h["c_coef"] * sqrt(lr),
+            "d": h["d_coef"] * sqrt(lr * eta),
             "l2": h["extra_l2"] / lr if lr else 0.0,
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from thalweg.hyper import Hyper
+from thalweg.scalars import sqrt
 from thalweg.slots.base import Slot
 from thalweg.slots.law import Law
 from thalweg.slots.ratio import OverSqrt
@@ -84,7 +84,7 @@ class Softplus(Slot):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         raw = self.below.raw
         # softplus(c*d)/c bends at smooth*c; a weight that has overflowed leaves nothing of the bend.
-        sharp = _number(h, self.smooth) * (math.sqrt(raw.raw(h, t)) if raw else 1.0)
+        sharp = _number(h, self.smooth) * (sqrt(raw.raw(h, t)) if raw else 1.0)
         return {**self.below.scalars(h, t, numbers), "sharp": min(sharp, 1e30)}
 
     def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:

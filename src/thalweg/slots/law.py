@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from thalweg.hyper import BETA, Hyper
+from thalweg.scalars import exp, expm1
 from thalweg.slots.base import law_repr
 
 
@@ -221,12 +222,12 @@ class Growing(Law):
 
     def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
         growth = t * math.log1p(h[self.beta])
-        taken = h[self.beta] * math.exp(-growth) / -math.expm1(-growth)
+        taken = h[self.beta] * exp(-growth) / -expm1(-growth)
         return Weights(1 - taken, taken)
 
     def raw(self, h: Mapping[str, Any], t: int) -> float:
         growth = t * math.log1p(h[self.beta])
-        return math.expm1(growth) if growth < 700 else math.inf
+        return expm1(growth) if growth < 700 else math.inf
 
 
 @dataclass(frozen=True, repr=False)

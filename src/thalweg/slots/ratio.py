@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from thalweg.hyper import EPS, Hyper
+from thalweg.scalars import sqrt
 from thalweg.slots.base import Slot
 from thalweg.slots.law import Law
 
@@ -34,7 +34,7 @@ class OverSqrt(Slot):
         if self.eps is None:
             return {}
         weight = self.raw.raw(h, t) if self.raw else 1.0
-        return {"eps": h["eps"] / (weight if self.inside else math.sqrt(weight))}
+        return {"eps": h["eps"] / (weight if self.inside else sqrt(weight))}
 
     def denominator(self, h: Any, v: Any) -> Any:
         """The root of v, with eps beside it or under it."""
@@ -71,7 +71,7 @@ def rectification(beta: float, t: int, threshold: float) -> float | None:
     rho = limit - 2 * t * power / (1 - power)
     if rho <= threshold:
         return None
-    return math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+    return sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
 
 
 def switched_root(h: Any, v: Any) -> Any:
@@ -92,7 +92,7 @@ class Rectified(Slot):
         if rectified is None:
             return {"times": 1.0, "root": 0.0, "plus": 1.0}
         # v arrives bias-corrected and the authors add eps to the root of the uncorrected average.
-        return {"times": rectified, "root": 1.0, "plus": h["eps"] / math.sqrt(1 - h["betas.1"] ** t)}
+        return {"times": rectified, "root": 1.0, "plus": h["eps"] / sqrt(1 - h["betas.1"] ** t)}
 
     def __call__(self, x: Any, h: Any, m: Any, v: Any) -> Any:
         return m * h.times / switched_root(h, v)

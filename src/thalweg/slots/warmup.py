@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.hyper import Hyper
+from thalweg.scalars import cos, expm1, sqrt
 from thalweg.slots.base import Slot
 from thalweg.slots.ratio import rectification
 from thalweg.techniques import technique
@@ -77,11 +78,11 @@ class Warmup(Slot):
 
     def factor(self, n: float, t: int) -> float:
         if self.shape == "exponential":
-            return -math.expm1(-t / n)
+            return -expm1(-t / n)
         if self.shape == "inverse_sqrt":
-            return min(t / n, math.sqrt(n / t))
+            return min(t / n, sqrt(n / t))
         done = min(1.0, t / n)
-        return done if self.shape == "linear" else (1 - math.cos(math.pi * done)) / 2
+        return done if self.shape == "linear" else (1 - cos(math.pi * done)) / 2
 
     def lr(self, h: Mapping[str, Any], t: int) -> float | None:
         lr, n = h.get("lr"), self.length(h)

@@ -18,7 +18,7 @@ from thalweg.engine import family
 from thalweg.engine.family import Key, NotCompiled
 from thalweg.engine.record import Structure
 from thalweg.engine.triton.source import TYPES, Source, Writer
-from thalweg.engine.upload import upload
+from thalweg.engine.upload import capturing, upload
 from thalweg.engine.work import Work, gradients
 
 #: Devices whose tensors come here.
@@ -104,7 +104,8 @@ class Chunk:
         tiles = [-(-n // told.units) for n in units]
         starts = [0, *itertools.accumulate(tiles)]
         self.tiles = starts[-1]
-        self.tensor_of = torch.repeat_interleave(torch.tensor(tiles)).to(self.device, torch.int32)
+        tensors = torch.repeat_interleave(torch.tensor(tiles)).tolist()
+        self.tensor_of = upload(tensors, torch.int32, self.device)
         self.starts = upload(starts, torch.int32, self.device)
         self.sizes = upload(units, torch.int64, self.device)
         self.pointers = [[t.data_ptr() for t in (works[i].param, works[i].grad, *works[i].state)] for i in members]
@@ -122,7 +123,7 @@ class Chunk:
             flat = [pointer for row in self.pointers for pointer in row]
             self.aligned = all(pointer % 16 == 0 for pointer in flat)
             self.table = upload(flat, torch.int64, self.device)
-            self.known = grads
+            self.known = [] if capturing(self.device) else grads  # filled when the captured step is replayed
         return {}
 
     def call(self, barrier: int | None, inputs: dict[tuple[Any, ...], Tensor]) -> list[Tensor]:
