@@ -214,7 +214,7 @@ def test_rates_elsewhere_are_refused() -> None:
     opt.step()
     before = p.detach().clone()
     opt.param_groups[0]["lr"] = torch.ones((), device="meta")
-    with pytest.raises(ValueError, match="lr is a tensor on meta.*move it to cpu"):
+    with pytest.raises(ValueError, match=r"lr is a tensor on meta.*move it to cpu"):
         opt.step()
     assert torch.equal(p.detach(), before)
     assert opt.state[p]["step"] == 1
@@ -239,7 +239,7 @@ def test_capture_of_an_ordinary_step_is_refused(monkeypatch: pytest.MonkeyPatch)
     p = Parameter(torch.ones(3))
     p.grad = torch.ones(3)
     opt = thalweg.AdamW([p])
-    with pytest.raises(RuntimeError, match="captured with capturable=False.*capturable=True"):
+    with pytest.raises(RuntimeError, match=r"captured with capturable=False.*capturable=True"):
         opt.step()
     assert not opt.state[p]
     thalweg.AdamW([p], capturable=True).step()
