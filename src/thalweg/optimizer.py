@@ -20,6 +20,7 @@ from thalweg.engine.work import Rule, Work
 from thalweg.hyper import flatten, join, spread, suggest, validate
 from thalweg.recipe import Recipe, with_techniques
 from thalweg.rounding import seed, stalled
+from thalweg.scalars import plain
 from thalweg.slots.base import Slot
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Optimizer(torch.optim.Optimizer):
             group.setdefault(key, self.defaults[key] if key in self._given else value)
         self._check_options(group)
         group.update(validate(group, hypers))
-        if group["capturable"] and (why := captured.obstacle(recipe, spread(group))):
+        if group["capturable"] and (why := captured.obstacle(recipe, group)):
             raise ValueError(
                 f"capturable=True does not work with {type(self).__name__} here: {why}; leave it False, and take the"
                 " step outside of the captured graph"
@@ -252,13 +253,13 @@ class Optimizer(torch.optim.Optimizer):
                 raise RuntimeError(
                     "step() in eval mode: the parameters hold the averaged weights; call optimizer.train() first"
                 )
-        saved = [{k: g[k] for k in recipe.group_numbers} for g, recipe, _ in groups]
+        saved = [{k: _kept(g[k]) for k in recipe.group_numbers} for g, recipe, _ in groups]
         try:
             self._advance(groups, loss)
             self._move(groups)
         except Exception:
             for (group, _, _), values in zip(groups, saved, strict=True):
-                group.update(values)
+                captured.put(group, values)
             raise
 
     def _advance(self, groups: Sequence[Chosen], loss: Any) -> None:
@@ -267,7 +268,12 @@ class Optimizer(torch.optim.Optimizer):
         value = None
         if any(recipe.needs_loss for _, recipe, _ in groups) and loss is not None:
             value = _as_number(loss)
-        for group, recipe, _ in groups:
+        for group, recipe, params in groups:
+            if group["capturable"]:
+                captured.advance(group, recipe, params[0].device)
+                continue
+            for key in recipe.group_numbers:
+                group[key] = plain(group[key])  # a captured step's, in a checkpoint, is a tensor
             for _, slot in recipe.slots():
                 slot.advance(group, value)
 
@@ -282,11 +288,11 @@ class Optimizer(torch.optim.Optimizer):
         for r in rows:
             r.put()
         for (group, recipe, _), host in zip(groups, hosts, strict=True):
-            group.update({key: host[key] for key in recipe.group_numbers})
+            captured.put(group, {key: host[key] for key in recipe.group_numbers})
         for (_, recipe, _), host in zip(groups, hosts, strict=True):
             if _settled_numbers(recipe, recipe):  # groups without a gradient in this step keep up
                 for group in self.param_groups:
-                    group.update({key: host[key] for key in _settled_numbers(recipe, self.recipe_of(group))})
+                    captured.put(group, {key: host[key] for key in _settled_numbers(recipe, self.recipe_of(group))})
         for numbers, states in steps:
             for key, value in numbers.items():
                 targets = [state[key] for state in states]
@@ -548,6 +554,10 @@ def _settled_numbers(recipe: Recipe, other: Recipe) -> tuple[str, ...]:
     """The group numbers that slots of the one recipe settle over the model together with those of the other."""
     shared = (slot for place, slot in recipe.coupled_slots if (place, slot) in other.coupled_slots)
     return tuple(key for slot in shared if slot.couples == "model" for key in slot.group_numbers)
+
+
+def _kept(number: Any) -> Any:
+    return number.clone() if isinstance(number, Tensor) else number
 
 
 def _as_number(loss: Any) -> float:

@@ -1,14 +1,14 @@
 """Numbers of a step that are worked out on the device, so that a captured step can be replayed (``capturable=True``).
 
 A replayed CUDA graph runs no Python, so what Python works out for a step would stay that of the captured one. Step
-counts are tensors of the device here, one for each parameter. The slots' own formulas (``Slot.scalars``) are run on
-all of them at once, as vectors of float64. Where a formula chooses by such a number, it is run both ways, and the
-outcomes are put together by the condition.
+counts are tensors of the device here, one for each parameter, and so are the numbers that groups keep. The slots' own
+formulas (``scalars``, ``advance``, ``settle``) are run on them, for all parameters of a group at once, in float64.
+Where a formula chooses by such a number, it is run both ways, and the outcomes are put together by the condition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,29 +16,16 @@ from torch import Tensor
 
 from thalweg.engine.upload import upload
 from thalweg.engine.work import Rule
+from thalweg.hyper import spread
 from thalweg.recipe import Recipe
-
-
-class NotCapturable(ValueError):
-    """A formula that only the host can follow."""
-
-
-class _Number(Tensor):
-    """A number that only the device knows; to choose by it, both ways are gone."""
-
-    def __bool__(self) -> bool:
-        return _choices[-1].take(self)
-
-    def _refuse(self, *_: Any) -> Any:
-        raise NotCapturable("a number that follows from the step count, or is given as a tensor, is needed in Python")
-
-    __float__ = __int__ = __index__ = item = tolist = _refuse
+from thalweg.scalars import DeviceNumber, NotCapturable, on
+from thalweg.slots.base import Slot
 
 
 class _Choices:
     """The choices that one run of a formula comes to: as given, and beyond that always yes."""
 
-    def __init__(self, given: list[bool]) -> None:
+    def __init__(self, given: tuple[bool, ...]) -> None:
         self.given = given
         self.met: list[Tensor] = []
 
@@ -51,22 +38,34 @@ class _Choices:
 _choices: list[_Choices] = []
 
 
+def choose(condition: Tensor) -> bool:
+    """Which way to go at a condition that only the device knows."""
+    if not _choices:
+        raise NotCapturable("a choice depends on a number of the device")
+    return _choices[-1].take(condition)
+
+
 def both_ways(formula: Callable[[], dict[Any, Any]], given: tuple[bool, ...] = ()) -> dict[Any, Any]:
-    """What a formula of ``_Number`` gives, whichever way its choices go.
+    """What a formula of ``DeviceNumber`` gives, whichever way its choices go.
 
     Raises:
         NotCapturable: something it gives is no number but says which formula is meant, and differs.
     """
-    _choices.append(_Choices([*given]))
+    choices = _Choices(given)
+    _choices.append(choices)
     try:
-        found = formula()
+        found = {key: _switch(x) for key, x in formula().items()}
     finally:
-        choices = _choices.pop()
-    if len(choices.met) == len(given):
-        return found
-    condition = choices.met[len(given)]
-    yes, no = (both_ways(formula, (*given, way)) for way in (True, False))
-    return {key: _chosen(key, condition, yes[key], no[key]) for key in yes}
+        _choices.pop()
+    for i in range(len(choices.met) - 1, len(given) - 1, -1):
+        other = both_ways(formula, (*given, *(True,) * (i - len(given)), False))
+        found = {key: _chosen(key, choices.met[i], x, other[key]) for key, x in found.items()}
+    return found
+
+
+def _switch(x: Any) -> Any:
+    x = bool(x) if isinstance(x, DeviceNumber) and x.dtype == torch.bool else x
+    return x.as_subclass(Tensor) if isinstance(x, Tensor) else x
 
 
 def _chosen(key: Any, condition: Tensor, yes: Any, no: Any) -> Any:
@@ -74,51 +73,94 @@ def _chosen(key: Any, condition: Tensor, yes: Any, no: Any) -> Any:
         return yes
     if isinstance(yes, bool) or isinstance(no, bool):
         raise NotCapturable(f"what it does, not only by how much, depends on the step count ({'.'.join(key)})")
-    return torch.where(condition, *(_vector(x, condition) for x in (yes, no)))
+    return torch.where(condition, on(condition.device, yes), on(condition.device, no))
 
 
-def _vector(x: Any, like: Tensor) -> Tensor:
-    # Not torch.tensor: that would be copied from the host.
-    return (
-        x.as_subclass(Tensor) if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64, device=like.device)
-    )
+def _wrapped(x: Any) -> Any:
+    """Numbers in tensors, alone or in a tuple, as ``DeviceNumber``; all else as it is."""
+    if isinstance(x, (tuple, list)):
+        return type(x)(map(_wrapped, x))
+    return x.detach().double().as_subclass(DeviceNumber) if isinstance(x, Tensor) else x
 
 
-def obstacle(recipe: Recipe, h: Mapping[str, Any]) -> str | None:
+def _all_wrapped(h: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: x if key == "params" else _wrapped(x) for key, x in h.items()}
+
+
+def obstacle(recipe: Recipe, group: Mapping[str, Any]) -> str | None:
     """Why steps of a recipe cannot be captured and replayed; None where they can."""
-    for _, slot in recipe.slots():
-        for link in slot.links:
-            if link.group_numbers or link.needs_loss:
-                return f"{type(link).__name__} keeps numbers on the host"
+    if recipe.needs_loss:
+        return "it looks at the loss in Python"
+    home = torch.device("cpu")
+    numbers = {key: torch.full((1,), start, dtype=torch.float64) for key, start in recipe.numbers.items()}
+    known = {key: x.cpu() if _is_number(x) else x for key, x in group.items() if key != "params"}
     try:
-        numbers = {key: torch.full((1,), start, dtype=torch.float64) for key, start in recipe.numbers.items()}
+        advance(known | recipe.group_numbers, recipe, home)
+        h = spread(known | {key: on(home, start) for key, start in recipe.group_numbers.items()})
         _worked_out(recipe, h, torch.ones(1, dtype=torch.float64), numbers, (2, 2))
     except NotCapturable as error:
         return str(error)
     return None
 
 
-def _worked_out(
-    recipe: Recipe, h: Mapping[str, Any], steps: Tensor, numbers: Mapping[str, Any], shape: tuple[int, ...] | None
-) -> dict[tuple[str, str], Any]:
-    """The step's numbers and flags by place and key, and under "numbers" those that parameters keep."""
-    wrapped = {key: x.as_subclass(_Number) if isinstance(x, Tensor) else x for key, x in h.items()}
-    t: Any = steps.as_subclass(_Number)
+def advance(group: dict[str, Any], recipe: Recipe, device: torch.device) -> None:
+    """Move the group's own numbers, in tensors of the device."""
+    for key in recipe.group_numbers:
+        known = group[key]
+        if not (isinstance(known, Tensor) and known.device == device):
+            group[key] = on(device, float(known))
+    if not recipe.group_numbers:
+        return
+    wrapped = _all_wrapped(group)
 
-    def formula() -> dict[tuple[str, str], Any]:
-        kept: dict[str, Any] = {
-            key: x.as_subclass(_Number) if isinstance(x, Tensor) else x for key, x in numbers.items()
-        }
-        scalars = recipe.scalars(wrapped, t, kept, shape)
-        found = {(place, key): _switch(x) for place, own in scalars.items() for key, x in own.items()}
-        return {**found, **{("numbers", key): x for key, x in kept.items()}}
+    def formula() -> dict[tuple[str, ...], Any]:
+        own = {**wrapped}
+        for _, slot in recipe.slots():
+            slot.advance(own, None)
+        return {("group", key): own[key] for key in recipe.group_numbers}
+
+    put(group, {key: x for (_, key), x in both_ways(formula).items()})
+
+
+def put(group: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Numbers of a group, those of a captured one into the tensors that they are in."""
+    for key, x in values.items():
+        if group["capturable"] and isinstance(group.get(key), Tensor):
+            group[key].copy_(on(group[key].device, x))
+        else:
+            group[key] = x
+
+
+def settle(slot: Slot, host: dict[str, Any], totals: Sequence[Tensor]) -> list[Tensor]:
+    """What a slot makes of totals; moves the numbers that it keeps in ``host``."""
+    wrapped = _all_wrapped(host)
+    given = tuple(map(_wrapped, totals))
+
+    def formula() -> dict[tuple[str, ...], Any]:
+        own = {**wrapped}
+        out = {("total", str(i)): x for i, x in enumerate(slot.settle(own, given))}
+        return out | {("group", key): own[key] for key in slot.group_numbers}
 
     found = both_ways(formula)
-    return {key: x.as_subclass(Tensor) if isinstance(x, Tensor) else x for key, x in found.items()}
+    host.update({key: x for (what, key), x in found.items() if what == "group"})
+    return [on(totals[0].device, x) for (what, _), x in found.items() if what == "total"]
 
 
-def _switch(x: Any) -> Any:
-    return bool(x) if isinstance(x, Tensor) and x.dtype == torch.bool else x
+def _worked_out(
+    recipe: Recipe, h: Mapping[str, Any], steps: Tensor, numbers: Mapping[str, Any], shape: tuple[int, ...] | None
+) -> dict[tuple[str, ...], Any]:
+    """The step's numbers and flags by place and key, and under "numbers" those that parameters keep."""
+    wrapped, t = _all_wrapped(h), _wrapped(steps)
+
+    def formula() -> dict[tuple[str, ...], Any]:
+        kept = _all_wrapped(numbers)
+        scalars = recipe.scalars(wrapped, t, kept, shape)
+        found: dict[tuple[str, ...], Any] = {
+            (place, key): x for place, own in scalars.items() for key, x in own.items()
+        }
+        return found | {("numbers", key): x for key, x in kept.items()}
+
+    return both_ways(formula)
 
 
 def rules(
@@ -133,7 +175,7 @@ def rules(
     """The rule of each parameter of a group that lies on one device (and, of a ``sized`` recipe, has one shape), from
     its state; and what the numbers in all their states become, as vectors."""
     for key, x in h.items():
-        if isinstance(x, Tensor) and x.numel() == 1 and x.device != device:
+        if _is_number(x) and x.device != device:
             raise ValueError(
                 f"capturable=True: {key} is a tensor on {x.device}, where a captured step cannot read it; move it to"
                 f" {device}, or give a number, which stays as it is in a captured step"
@@ -141,7 +183,7 @@ def rules(
     for state in states:
         for key in ("step", *recipe.numbers):
             state[key] = state[key].to(device)
-    known = {key: x.detach().double().reshape(()) if _is_number(x) else x for key, x in h.items()}
+    known = {key: x.reshape(()) if _is_number(x) else x for key, x in h.items()}
     steps = torch.stack([state["step"] for state in states]).double() + 1
     numbers = {key: torch.stack([state[key] for state in states]) for key in recipe.numbers}
     found = _worked_out(recipe, known, steps, numbers, shape)

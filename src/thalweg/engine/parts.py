@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from thalweg.engine import scratch
+from thalweg.engine import captured, scratch
 from thalweg.engine.work import Work, reduce_model
 from thalweg.slots.base import Slot
 
@@ -80,12 +80,18 @@ def _total(asked: list[Totals], members: list[Part]) -> Tensor | None:
 
 
 def _settle(slot: Slot | None, totals: list[Tensor | None], members: list[Part]) -> list[Tensor | None]:
-    """What the slot makes of the totals, on the host; moves the numbers it keeps in every group concerned."""
+    """What the slot makes of the totals, on the host unless the step can be captured; moves the numbers it keeps in
+    every group concerned."""
     if slot is None:
         return totals
     rules = [work.rule for part in members for work in part.works]
-    host = min(rules, key=lambda rule: rule.group).host
-    numbers = iter(slot.settle(host, tuple(float(whole) for whole in totals if whole is not None)))
+    first = min(rules, key=lambda rule: rule.group)
+    host, known = first.host, [whole for whole in totals if whole is not None]
+    if first.row is None:
+        made = slot.settle(host, tuple(map(float, known)))
+        numbers = iter([torch.tensor(x, dtype=torch.float64) for x in made])
+    else:
+        numbers = iter(captured.settle(slot, host, known))
     for rule in rules:
         rule.host.update({key: host[key] for key in slot.group_numbers})
-    return [None if whole is None else torch.tensor(next(numbers), dtype=torch.float64) for whole in totals]
+    return [None if whole is None else next(numbers) for whole in totals]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ import torch
 
 from thalweg.hyper import EPS, Hyper
 from thalweg.ops import mix
+from thalweg.scalars import isfinite, least, most
 from thalweg.slots.base import Request, Slot, State, settled, total
 
 Asked = Generator[tuple[Request, ...], Any, Any]
@@ -60,8 +60,8 @@ class AdaptiveAverage(Slot):
 
     def settle(self, h: dict[str, Any], totals: tuple[float, ...]) -> tuple[float, ...]:
         fit, apart = totals
-        known = apart > 0 and math.isfinite(fit) and math.isfinite(apart)  # huge gradients overflow when squared
-        h["beta"] = min(max(fit / apart, 0.0), h["beta_max"]) if known else 0.0
+        known = apart > 0 and isfinite(fit + apart)  # huge gradients overflow when squared
+        h["beta"] = least(most(fit / apart, 0.0), h["beta_max"]) if known else 0.0
         return h["beta"], 0.0
 
     def equation(self, x: str = "g") -> str:

@@ -11,6 +11,7 @@ import torch
 
 from thalweg.hyper import Hyper, Number, check, referred, value
 from thalweg.ops import mix
+from thalweg.scalars import least, most
 from thalweg.slots.average import Average
 from thalweg.slots.base import Slot, State, largest, mean
 from thalweg.slots.law import Law, Rising, Sum, Weights
@@ -225,7 +226,7 @@ class Capped(Law):
         }
 
     def weights(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> Weights:
-        keep = min(h["beta2_cap"], 1 - max(t - h["decay_offset"], 1) ** -h["decay_rate"])
+        keep = least(h["beta2_cap"], 1 - most(t - h["decay_offset"], 1) ** -h["decay_rate"])
         return Weights(keep, 1 - keep)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ import torch
 
 from thalweg.hyper import ANY, EPS, Hyper
 from thalweg.ops import mix
+from thalweg.scalars import least, most, plain, sqrt
 from thalweg.slots.base import Slot, State
 from thalweg.slots.ratio import rectification, switched_root
 from thalweg.techniques import technique
@@ -177,11 +177,11 @@ class ScheduleFree(Outer):
 
     def _factor(self, k: int, beta: float) -> float:
         """What multiplies lr at the k-th update, k = 1, 2, ..."""
-        warm = min(1.0, k / self.warmup_steps) if self.warmup_steps else 1.0
+        warm = least(1.0, k / self.warmup_steps) if self.warmup_steps else 1.0
         if self.rate == "plain":
             return warm
         if self.rate == "corrected":
-            return warm * math.sqrt(1 - beta**k)
+            return warm * sqrt(1 - beta**k)
         rectified = rectification(beta, k, 4.0)
         if rectified is None:
             rectified = 0.0 if self.rate == "silent" else 1.0
@@ -189,9 +189,9 @@ class ScheduleFree(Outer):
 
     def advance(self, group: dict[str, Any], loss: float | None) -> None:
         group["k"] += 1
-        lr = 1.0 if group.get("lr") is None else float(group["lr"])
-        beta = 0.0 if self.rate == "plain" else float(group["betas"][1])
-        group["lr_max"] = max(lr * self._factor(group["k"], beta), group["lr_max"])
+        lr = 1.0 if group.get("lr") is None else plain(group["lr"])
+        beta = 0.0 if self.rate == "plain" else plain(group["betas"][1])
+        group["lr_max"] = most(lr * self._factor(group["k"], beta), group["lr_max"])
         weight = group["k"] ** self.r * group["lr_max"] ** self.weight_lr_power
         group["weight_sum"] += weight
         group["newest"] = weight / group["weight_sum"] if group["weight_sum"] else 0.0
@@ -230,7 +230,7 @@ class OnceRectified(Slot):
         return {"betas.1": Hyper(0.999, 0.0, 1.0), "eps": EPS}
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
-        if rectification(h["betas.1"], int(h["k"]), 4.0) is None:
+        if rectification(h["betas.1"], h["k"], 4.0) is None:
             return {"root": 0.0, "plus": 1.0}
         return {"root": 1.0, "plus": h["eps"]}
 

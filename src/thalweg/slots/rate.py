@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from thalweg.hyper import EPS, Hyper
-from thalweg.scalars import sqrt
+from thalweg.scalars import least, sqrt
 from thalweg.slots.base import Request, Slot, mean
 
 
@@ -92,10 +92,10 @@ class RelativeRate(Slot):
     def lr(self, h: Mapping[str, Any], t: int) -> float:
         if not self.relative:
             return h["lr"]
-        return min(1e-6 * t if self.warmup else 1e-2, 1 / sqrt(t))
+        return least(1e-6 * t if self.warmup else 1e-2, 1 / sqrt(t))
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
-        rho = min(h["lr"], 1 / sqrt(t)) if self.capped else h["lr"]
+        rho = least(h["lr"], 1 / sqrt(t)) if self.capped else h["lr"]
         return {"rho": rho, **({"eps": h["eps.1"]} if self.parameter_scale else {})}
 
     def __call__(self, x: Any, h: Any) -> Generator[Request, Any, Any]:

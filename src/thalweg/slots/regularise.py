@@ -10,6 +10,7 @@ import torch
 
 from thalweg.hyper import DECAY, Hyper, Number, check, referred, value
 from thalweg.ops import mix
+from thalweg.scalars import plain
 from thalweg.slots.base import Slot, State, mean, total
 from thalweg.slots.chain import Chain
 from thalweg.slots.decay import Decoupled, DecoupledByStep, StableDecay
@@ -132,7 +133,7 @@ class FullyDecoupled(Replaces):
         return {"weight_decay": DECAY}
 
     def advance(self, group: dict[str, Any], loss: float | None) -> None:
-        group["first_lr"] = float(group.get("initial_lr") or group["first_lr"] or group["lr"])
+        group["first_lr"] = plain(group.get("initial_lr") or group["first_lr"] or group["lr"])
 
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         return {"keep": 1 - h["weight_decay"] * (h["lr"] / h["first_lr"] if h["first_lr"] else 0.0)}

@@ -14,6 +14,7 @@ import torch
 
 from thalweg.hyper import ANY, EPS, Hyper
 from thalweg.ops import mix
+from thalweg.scalars import isfinite, least, most, plain, sqrt
 from thalweg.slots.base import Request, Slot, State, settled, total
 from thalweg.slots.law import Plain, Weights
 from thalweg.slots.ratio import OverSqrt
@@ -70,10 +71,10 @@ class _Distance(Slot):
 
     def advance(self, group: dict[str, Any], loss: float | None) -> None:
         if not group["d"]:
-            group["d"] = float(group["d0"])
+            group["d"] = plain(group["d0"])
 
     def lr(self, h: Mapping[str, Any], t: int) -> float:
-        corrected = math.sqrt(1 - h["betas.1"] ** t) / (1 - h["betas.0"] ** t) if self.bias_correction else 1.0
+        corrected = sqrt(1 - h["betas.1"] ** t) / (1 - h["betas.0"] ** t) if self.bias_correction else 1.0
         return _distance(h) * h["lr"] * corrected
 
 
@@ -113,7 +114,7 @@ class ProdigyRate(_Distance):
     def scalars(self, h: Mapping[str, Any], t: int, numbers: dict[str, float]) -> dict[str, float | bool]:
         rate, d = h["lr"], _distance(h)
         weight = d / h["d0"]
-        counts = float(rate > 0)
+        counts = 1.0 if rate > 0 else 0.0
         found: dict[str, float | bool] = {
             "rate": rate,
             "weight": weight * rate,
@@ -136,13 +137,13 @@ class ProdigyRate(_Distance):
 
     def settle(self, h: dict[str, Any], totals: tuple[float, ...]) -> tuple[float, ...]:
         pushed, length = totals
-        if not (length > 0 and math.isfinite(pushed) and math.isfinite(length)):
-            return h["d"], float(length != 0)
+        if not (length > 0 and isfinite(pushed + length)):
+            return h["d"], 1.0 if length != 0 else 0.0
         h["d_numerator"] = self._beta3(h) * h["d_numerator"] + pushed
         found = h["d_coef"] * h["d_numerator"] / length
-        d = max(h["d"], found) if h["d"] == h["d0"] else h["d"]
-        h["d_max"] = max(h["d_max"], h["d0"], found)
-        h["d"] = min(h["d_max"], d * h["growth_rate"])
+        d = most(h["d"], found) if h["d"] == h["d0"] else h["d"]
+        h["d_max"] = most(most(h["d_max"], h["d0"]), found)
+        h["d"] = least(h["d_max"], d * h["growth_rate"])
         return h["d"], 1.0
 
     def equation(self, x: str = "g") -> str:
@@ -211,12 +212,12 @@ class DAdaptRate(_Distance):
 
     def settle(self, h: dict[str, Any], totals: tuple[float, ...]) -> tuple[float, ...]:
         agreed, length = totals
-        if not (length > 0 and math.isfinite(agreed) and math.isfinite(length)):
-            return h["d"], float(length != 0)
+        if not (length > 0 and isfinite(agreed + length)):
+            return h["d"], 1.0 if length != 0 else 0.0
         q = math.sqrt(h["betas.1"])
         h["numerator_weighted"] = q * h["numerator_weighted"] + (1 - q) * agreed
         found = h["numerator_weighted"] / ((1 - q) * length)
-        h["d"] = max(h["d"], min(found, h["d"] * h["growth_rate"]))
+        h["d"] = most(h["d"], least(found, h["d"] * h["growth_rate"]))
         return h["d"], 1.0
 
     def equation(self, x: str = "g") -> str:
@@ -301,10 +302,10 @@ class DistanceOverGradients(Slot):
     def settle(self, h: dict[str, Any], totals: tuple[float, ...]) -> tuple[float, ...]:
         gg, dd, pp = totals
         start, eps, given = self._first(h, h["dog_steps"] == 1)
-        if math.isfinite(gg + dd):
-            h["rbar"] = max(h["rbar"], start * (1 + math.sqrt(pp)), math.sqrt(dd))
+        if isfinite(gg + dd):
+            h["rbar"] = most(most(h["rbar"], start * (1 + sqrt(pp))), sqrt(dd))
             h["G"] += gg + eps
-        return h["rbar"] / math.sqrt(h["G"]) if h["G"] else 0.0, given, 0.0
+        return h["rbar"] / sqrt(h["G"]) if h["G"] else 0.0, given, 0.0
 
     def equation(self, x: str = "g") -> str:
         return (

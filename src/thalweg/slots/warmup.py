@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thalweg.hyper import Hyper
-from thalweg.scalars import cos, expm1, sqrt
+from thalweg.scalars import cos, expm1, least, sqrt
 from thalweg.slots.base import Slot
 from thalweg.slots.ratio import rectification
 from thalweg.techniques import technique
@@ -80,8 +80,8 @@ class Warmup(Slot):
         if self.shape == "exponential":
             return -expm1(-t / n)
         if self.shape == "inverse_sqrt":
-            return min(t / n, sqrt(n / t))
-        done = min(1.0, t / n)
+            return least(t / n, sqrt(n / t))
+        done = least(1.0, t / n)
         return done if self.shape == "linear" else (1 - cos(math.pi * done)) / 2
 
     def lr(self, h: Mapping[str, Any], t: int) -> float | None:
