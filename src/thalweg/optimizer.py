@@ -15,7 +15,7 @@ from torch.optim.optimizer import ParamsT
 from thalweg import storage
 from thalweg.codecs import CHOICES, Layout
 from thalweg.engine import captured, compiled, eager
-from thalweg.engine.upload import capturing, upload
+from thalweg.engine.upload import capturing
 from thalweg.engine.work import Rule, Work
 from thalweg.hyper import flatten, join, spread, suggest, validate
 from thalweg.recipe import Recipe, with_techniques
@@ -243,6 +243,8 @@ class Optimizer(torch.optim.Optimizer):
             for p in params:
                 if p.grad.layout != torch.strided:
                     self._check_sparse(p, recipe, group)
+                if storage.is_sharded(p):
+                    self._check_sharded(p, recipe, group)
         if self._is_rehearsal(groups):
             for group, recipe, params in groups:
                 for p in params:
@@ -327,6 +329,16 @@ class Optimizer(torch.optim.Optimizer):
                 " reach over rows; give this group state='float32' or 'bfloat16'"
             )
 
+    def _check_sharded(self, param: Tensor, recipe: Recipe, group: Mapping[str, Any]) -> None:
+        """Refuse a sharded parameter whose step is not that of its parts."""
+        whole = [type(slot).__name__ for _, slot in recipe.slots() if slot.scope != "element" or slot.couples]
+        if whole or self.layout_of(param, group).blockwise:
+            why = f"it looks at whole tensors ({', '.join(whole)})" if whole else "codes are stored for whole tensors"
+            raise RuntimeError(
+                f"{type(self).__name__} cannot step on sharded parameters (DTensor) here: {why}; element-wise"
+                " optimizers with state='float32' or 'bfloat16' can"
+            )
+
     def _half_precision(self, works: list[Work]) -> list[Tensor]:
         """The half-precision parameters that take their ``STALL_STEP``-th step now, to see whether they move."""
         owners = {w.owner for w in works if w.param.dtype in (torch.bfloat16, torch.float16)}
@@ -365,7 +377,12 @@ class Optimizer(torch.optim.Optimizer):
                 self._recode(group)
             start = recipe.numbers
             rules: dict[Any, tuple[Rule, list[Any]]] = {}
-            known = self._captured(group, recipe, params, h, len(hosts), places, steps) if group["capturable"] else {}
+            known: dict[Tensor, tuple[Rule, Any]] = {}
+            if group["capturable"]:
+                members = self._members(group, recipe, params, h, places)
+                followed, become = captured.rules(recipe, h, group["maximize"], len(hosts), members)
+                known = dict(zip(params, followed, strict=True))
+                steps += become
             for p in params:
                 state = self.state[p]
                 kept = storage.layout(recipe, storage.real_shape(p), p.dtype, group["state"], self.rounding)
@@ -392,33 +409,17 @@ class Optimizer(torch.optim.Optimizer):
                     rows.append(storage.Rows(p, tensors, kept, rule, drawn))
         return works, rows, steps, hosts
 
-    def _captured(
-        self,
-        group: Mapping[str, Any],
-        recipe: Recipe,
-        params: list[Tensor],
-        h: dict[str, Any],
-        index: int,
-        places: Mapping[Tensor, int],
-        steps: list[tuple[dict[str, Any], list[Any]]],
-    ) -> dict[Tensor, tuple[Rule, Tensor | None]]:
-        """The rule and the seed of each parameter of a group, worked out on its device."""
-        found: dict[Tensor, tuple[Rule, Tensor | None]] = {}
-        alike: dict[Any, list[Tensor]] = {}
+    def _members(
+        self, group: Mapping[str, Any], recipe: Recipe, params: list[Tensor], h: Any, places: Mapping[Tensor, int]
+    ) -> list[captured.Member]:
+        """What a step that can be captured goes by, for each parameter of a group."""
+        members = []
         for p in params:
-            storage.tensors(self.state[p], p, recipe, self.layout_of(p, group), h)
-            alike.setdefault((p.device, storage.real_shape(p) if recipe.sized else None), []).append(p)
-        for (device, shape), members in alike.items():
-            states = [self.state[p] for p in members]
-            rules, become = captured.rules(recipe, h, group["maximize"], index, states, device, shape)
-            steps.append((become, states))
-            seeds: Sequence[Tensor | None] = [None] * len(members)
-            if places:
-                at = upload([places[p] for p in members], torch.int64, device)
-                seeds = seed(become["step"].to(torch.int64), at).unbind()
-            for p, rule, drawn in zip(members, rules, seeds, strict=True):
-                found[p] = rule, drawn if self.layout_of(p, group).seeded else None
-        return found
+            kept = self.layout_of(p, group)
+            storage.tensors(self.state[p], p, recipe, kept, h)
+            shape = storage.real_shape(p) if recipe.sized else None
+            members.append(captured.Member(self.state[p], p.device, shape, places[p] if kept.seeded else None))
+        return members
 
     def _recode(self, group: dict[str, Any]) -> None:
         """Store the group's state as its option ``state`` now says."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from thalweg.codecs import COMPENSATION, SCALE, Blockwise, Codec, Layout, choose, fits
 from thalweg.engine.work import Rule, Work
@@ -147,6 +148,17 @@ def any_gradient(param: Tensor) -> bool:
     return bool((grad if grad.layout == torch.strided else grad.coalesce().values()).any())
 
 
+def is_sharded(param: Tensor) -> bool:
+    """Whether this process holds a part of the parameter (a ``DTensor``, as ``fully_shard`` makes)."""
+    return type(param) is not Parameter and hasattr(param, "to_local")
+
+
+def _parts(param: Any, grad: Any, tensors: list[Any]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    if grad.placements != param.placements:
+        grad = grad.redistribute(placements=param.placements)
+    return param.to_local(), grad.to_local(), [t.to_local() for t in tensors]
+
+
 def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: Any) -> Work:
     """The parameter's step as the engines take it; complex tensors as real pairs."""
     grad = param.grad
@@ -157,6 +169,8 @@ def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: A
 def _real_work(
     param: Tensor, grad: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, owner: int, seed: Any
 ) -> Work:
+    if is_sharded(param):
+        param, grad, tensors = _parts(param, grad, tensors)
     if param.is_complex():
         real = torch.view_as_real
         tensors = [real(s) if s.is_complex() else s for s in tensors]

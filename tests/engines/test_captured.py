@@ -6,8 +6,10 @@ kernel that a step makes, and plays them again, on the same tensors and without 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +95,15 @@ def test_refusals(name: str) -> None:
         build(name, parameters(layouts=("matrix",)), "auto", capturable=True)
 
 
+def test_the_document_names_them() -> None:
+    text = (Path(__file__).parents[2] / "docs/cuda_graphs.md").read_text()
+    rows = re.findall(r"^\| (`.*) \| .* \|$", text, re.MULTILINE)
+    assert {*re.findall(r"`(\w+)`", " ".join(rows))} == {*REFUSED, "Lookahead"}
+    assert f"{len(CAPTURED)} of the {len(NAMES)} optimizers" in text
+    with pytest.raises(ValueError, match="depends on the step count"):
+        thalweg.SGD([Parameter(torch.ones(2))], lr=0.1, outer=thalweg.Lookahead(), capturable=True)
+
+
 def test_refused_in_a_later_group() -> None:
     a, b = (Parameter(torch.ones(2)) for _ in range(2))
     opt = thalweg.Optimizer([{"params": [a], "recipe": "adamw", "capturable": True}])
@@ -131,9 +142,7 @@ def test_numbers_are_those_of_ordinary_steps(name: str, engine: str) -> None:
     assert error <= (1e-9 if name == "muon" else 1e-12), where
 
 
-@pytest.mark.parametrize(
-    "name", ["adamw", "lamb", "radam", "adafactor", "prodigy", "schedulefree_radam", "muon"]
-)
+@pytest.mark.parametrize("name", ["adamw", "lamb", "radam", "adafactor", "prodigy", "schedulefree_radam", "muon"])
 def test_compiled(name: str) -> None:
     params = parameters()
     with NoReading():
@@ -158,9 +167,7 @@ def test_codecs_and_random_rounding(engine: str, changes: dict[str, Any]) -> Non
 @needs_triton
 @interpreted
 @pytest.mark.parametrize("changes", [{}, {"state": "int8"}, {"rounding": "stochastic"}], ids=str)
-@pytest.mark.parametrize(
-    "name", ["adamw", "lamb", "radam", "nadam", "prodigy", "schedulefree_adamw", "dog"]
-)
+@pytest.mark.parametrize("name", ["adamw", "lamb", "radam", "nadam", "prodigy", "schedulefree_adamw", "dog"])
 def test_replay_of_kernels(name: str, changes: dict[str, Any], on_cpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     dtype = torch.bfloat16 if changes.get("rounding") else torch.float32
     opt = _replayed(name, "compiled", dtype, changes, monkeypatch)

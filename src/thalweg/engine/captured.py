@@ -9,7 +9,7 @@ Where a formula chooses by such a number, it is run both ways, and the outcomes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from thalweg.engine.upload import upload
 from thalweg.engine.work import Rule
 from thalweg.hyper import spread
 from thalweg.recipe import Recipe
+from thalweg.rounding import seed
 from thalweg.scalars import DeviceNumber, NotCapturable, on
 from thalweg.slots.base import Slot
 
@@ -163,7 +164,43 @@ def _worked_out(
     return both_ways(formula)
 
 
+class Member(NamedTuple):
+    """A parameter: its state, where it lies, its shape for recipes that go by it, and its place if it is rounded at
+    random."""
+
+    state: dict[str, Any]
+    device: torch.device
+    shape: tuple[int, ...] | None
+    place: int | None
+
+
+#: What numbers become, and in which states.
+Steps = list[tuple[dict[str, Any], list[Any]]]
+
+
 def rules(
+    recipe: Recipe, h: dict[str, Any], maximize: bool, group: int, members: Sequence[Member]
+) -> tuple[list[tuple[Rule, Any]], Steps]:
+    """The rule and the seed of each parameter of a group, and what the numbers in their states become, as vectors."""
+    found: dict[int, tuple[Rule, Any]] = {}
+    steps: Steps = []
+    alike: dict[Any, list[int]] = {}
+    for i, member in enumerate(members):
+        alike.setdefault((member.device, member.shape), []).append(i)
+    for (device, shape), places in alike.items():
+        states = [members[i].state for i in places]
+        made, become = _rules(recipe, h, maximize, group, states, device, shape)
+        steps.append((become, states))
+        seeds: Sequence[Any] = [None] * len(places)
+        if any(members[i].place is not None for i in places):
+            at = upload([members[i].place or 0 for i in places], torch.int64, device)
+            seeds = seed(become["step"].to(torch.int64), at).unbind()
+        for i, rule, drawn in zip(places, made, seeds, strict=True):
+            found[i] = rule, None if members[i].place is None else drawn
+    return [found[i] for i in range(len(members))], steps
+
+
+def _rules(
     recipe: Recipe,
     h: dict[str, Any],
     maximize: bool,
@@ -172,8 +209,6 @@ def rules(
     device: torch.device,
     shape: tuple[int, ...] | None,
 ) -> tuple[list[Rule], dict[str, Any]]:
-    """The rule of each parameter of a group that lies on one device (and, of a ``sized`` recipe, has one shape), from
-    its state; and what the numbers in all their states become, as vectors."""
     for key, x in h.items():
         if _is_number(x) and x.device != device:
             raise ValueError(

@@ -143,7 +143,9 @@ class Slot:
     * ``lazy``: whether absent rows are left alone even where a zero gradient would change them.
     * ``silent``: how many first steps of a parameter move nothing and do not count; see ``Recipe.scalars``.
     * ``check(recipe)``: raises a ValueError where the slot cannot stand in that recipe.
-    * ``scalars(h, t, numbers)``: host numbers of step ``t`` (1, 2, ...) in float64; a ``bool`` chooses a graph.
+    * ``scalars(h, t, numbers)``: host numbers of step ``t`` (1, 2, ...) in float64; a ``bool`` chooses a graph. For
+      captured steps ``t`` and ``numbers`` are vectors of a device, so roots and the like are those of
+      ``thalweg.scalars``, here and in ``advance`` and ``settle``.
     * ``has_modes`` and ``turn(param, state, training)``: for outer methods that hold other weights in ``eval()`` mode.
     * ``__call__(x, h, ...)``: the formula. ``x`` is the tensor's view (``x.param``, ``x.grad``, ``x["role"]``),
       ``h`` holds this step's scalars. A reduction is asked for with ``s = yield total(u * u)``.
