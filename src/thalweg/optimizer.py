@@ -20,7 +20,6 @@ from thalweg.engine.work import Rule, Work
 from thalweg.hyper import flatten, join, spread, suggest, validate
 from thalweg.recipe import Recipe, with_techniques
 from thalweg.rounding import seed, stalled
-from thalweg.scalars import plain
 from thalweg.slots.base import Slot
 
 if TYPE_CHECKING:
@@ -275,7 +274,8 @@ class Optimizer(torch.optim.Optimizer):
                 captured.advance(group, recipe, params[0].device)
                 continue
             for key in recipe.group_numbers:
-                group[key] = plain(group[key])  # a captured step's, in a checkpoint, is a tensor
+                if isinstance(group[key], Tensor):  # from a checkpoint of captured steps
+                    group[key] = group[key].item()
             for _, slot in recipe.slots():
                 slot.advance(group, value)
 
@@ -298,8 +298,9 @@ class Optimizer(torch.optim.Optimizer):
         for numbers, states in steps:
             for key, value in numbers.items():
                 targets = [state[key] for state in states]
-                same = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-                torch._foreach_copy_(targets, list(same.expand(len(targets))))
+                vector = isinstance(value, Tensor)
+                values = list(value) if vector else [torch.tensor(value, dtype=torch.float64)] * len(targets)
+                torch._foreach_copy_(targets, values)
         if half and (share := stalled(before, half)) > 0.5:
             warnings.warn(
                 f"thalweg: {share:.0%} of the elements of half-precision parameters did not move in step"

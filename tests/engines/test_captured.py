@@ -48,7 +48,7 @@ class NoReading(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class Tape(TorchDispatchMode):
+class Tape(NoReading):
     """What is done while it is on, to be done again."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,8 +64,7 @@ class Tape(TorchDispatchMode):
         monkeypatch.setattr(chunk.Chunk, "launch", launched)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func is not torch.ops.aten._local_scalar_dense.default, "Python has read a number"
-        out = func(*args, **(kwargs or {}))
+        out = super().__torch_dispatch__(func, types, args, kwargs)
         made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         fresh = all(t.untyped_storage().data_ptr() not in given for t in made)
@@ -209,9 +208,10 @@ def _replayed(
     return opt
 
 
-def test_rates_in_tensors_are_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_rates_in_tensors_are_read_anew(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler's way with them: the number in the tensor changes, and the next replay goes by it."""
-    rate = torch.tensor(0.1)
+    rate = torch.full(shape, 0.1)
     p = Parameter(torch.ones(3))
     p.grad = torch.ones(3)
     opt = thalweg.SGD([p], lr=rate, capturable=True)
@@ -222,6 +222,19 @@ def test_rates_in_tensors_are_read_anew(monkeypatch: pytest.MonkeyPatch) -> None
     opt.param_groups[0]["lr"].fill_(0.01)
     tape.play()
     assert torch.allclose(p.detach(), torch.full((3,), 1 - 0.1 - 0.1 - 0.01))
+
+
+def test_rates_in_tensors_and_numbers_of_groups() -> None:
+    """The rate may be a vector of one."""
+    found = []
+    for rate in (0.1, torch.full((1,), 0.1, dtype=torch.float64)):
+        p = Parameter(torch.ones(1))
+        opt = thalweg.ScheduleFreeAdamW([p], lr=rate, capturable=isinstance(rate, Tensor))
+        for t in range(3):
+            p.grad = torch.full((1,), 1.0 + t)
+            opt.step()
+        found.append(p.detach())
+    assert torch.allclose(*found, rtol=1e-6)
 
 
 def test_rates_elsewhere_are_refused() -> None:

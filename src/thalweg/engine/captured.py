@@ -81,7 +81,9 @@ def _wrapped(x: Any) -> Any:
     """Numbers in tensors, alone or in a tuple, as ``DeviceNumber``; all else as it is."""
     if isinstance(x, (tuple, list)):
         return type(x)(map(_wrapped, x))
-    return x.detach().double().as_subclass(DeviceNumber) if isinstance(x, Tensor) else x
+    if not isinstance(x, Tensor):
+        return x
+    return x.detach().double().reshape(() if x.numel() == 1 else x.shape).as_subclass(DeviceNumber)
 
 
 def _all_wrapped(h: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,12 +220,11 @@ def _rules(
     for state in states:
         for key in ("step", *recipe.numbers):
             state[key] = state[key].to(device)
-    known = {key: x.reshape(()) if _is_number(x) else x for key, x in h.items()}
     steps = torch.stack([state["step"] for state in states]).double() + 1
     numbers = {key: torch.stack([state[key] for state in states]) for key in recipe.numbers}
-    found = _worked_out(recipe, known, steps, numbers, shape)
-    become = {key: x for (place, key), x in found.items() if place == "numbers"}
+    found = _worked_out(recipe, h, steps, numbers, shape)
     count = len(states)
+    become = {key: on(device, x).expand(count) for (place, key), x in found.items() if place == "numbers"}
     values = {key: x.expand(count).unbind() if isinstance(x, Tensor) else [x] * count for key, x in found.items()}
     made = []
     for i in range(count):

@@ -41,7 +41,7 @@ class Chunk:
         first = works[0]
         by_element = first.rule.recipe.scope == "element"
         large = fast and (not by_element or first.param.numel() > CHUNK_ELEMENTS)
-        self.many = len(works) > 1 or (large and first.rule.row is None)  # lists take numbers of the host
+        self.many = len(works) > 1 or (large and first.rule.plain)
         self.joined = len(works) > 1 and by_element and all(map(_joinable, works))
         self.dtype = first.compute_dtype
         cast = first.cast
@@ -206,7 +206,7 @@ def chunks(works: list[Work], many: bool) -> Iterator[Chunk | Pieces]:
     works = [w for w in works if id(w) not in pieces]
 
     def key(w: Work) -> Any:
-        numbers = w.rule.numbers if w.rule.row is None else id(w.rule)
+        numbers = w.rule.numbers if w.rule.plain else id(w.rule)
         return w.rule.kind, numbers, w.param.dtype, w.grad.dtype, w.layout, w.param.device, w.form
 
     def stacked(w: Work) -> bool:

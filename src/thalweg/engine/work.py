@@ -47,6 +47,11 @@ class Rule:
         kind = _KINDS.setdefault(shape, len(_KINDS))
         return cls(recipe, scalars, maximize, places, numbers, flags, kind, host, group, together)
 
+    @property
+    def plain(self) -> bool:
+        """Whether its numbers are Python's."""
+        return self.row is None or not any(isinstance(number, Tensor) for number in self.numbers)
+
 
 _KINDS: dict[Any, int] = {}
 
