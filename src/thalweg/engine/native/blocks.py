@@ -11,7 +11,56 @@ LOOKED = "int64_t o, int half"
 
 
 def over_blocks(done: Statements, layout: Layout) -> list[str]:
-    """Blocks in turn: their codes are looked up, they are worked on and encoded again.
+    """All blocks of a piece in turn."""
+    return [
+        *_room(done, layout),
+        *phrases.totals("s", done.sums),
+        "const int64_t first = from, last = to;",
+        *_loop(done, layout, phrases.body(done)),
+        *phrases.given("s", done.sums),
+    ]
+
+
+def over_rows(done: Statements, layout: Layout) -> list[str]:
+    """Rows in turn, and the blocks of each."""
+    made, columns, elements = phrases.made(done)
+    loads, stores = phrases.column_sums(done)
+    return [
+        *phrases.cleared(done),
+        *made,
+        *_room(done, layout),
+        *phrases.totals("s", done.sums),
+        f"const int64_t blocks = unit / {layout.blockwise[0][1].block};",
+        "for (int64_t r = from; r < to; ++r) {",
+        *done.rows,
+        *phrases.totals("t", done.row_sums),
+        "const int64_t first = r * blocks, last = first + blocks;",
+        *_loop(done, layout, ["const int64_t col = i - r * unit;", *columns, *loads, *elements, *stores]),
+        *done.ends,
+        "}",
+        *(["delete[] made;"] if made else []),
+        *phrases.given("s", done.sums),
+    ]
+
+
+def _room(done: Statements, layout: Layout) -> list[str]:
+    """What is kept of a block."""
+    block = layout.blockwise[0][1]
+    room = block.block // block.fold[-1] * padded(block)
+    return [
+        f"constexpr int64_t length = {block.fold[-1]};",
+        *[f"float kept{e}[2][{room}]; V share{e} = {{}};" for e in range(len(done.encoded))],
+        "#ifdef LONG",
+        f"constexpr int behind = {len(done.encoded) > 0:d}, ahead = AHEAD;",
+        "#else",
+        f"constexpr int behind = 0, ahead = {phrases.AHEAD};",
+        *[f"float held{j}[{room}];" for j, _ in done.decoded],
+        "#endif",
+    ]
+
+
+def _loop(done: Statements, layout: Layout, body: list[str]) -> list[str]:
+    """Blocks from ``first`` to ``last``: their codes are looked up, they are worked on and encoded again.
 
     Long vectors do all at once, and encode a block while the next one is worked on, as dividing and looking up go well
     together. Shorter ones have registers for one thing at a time (``LONG``, see codes.hpp).
@@ -19,33 +68,25 @@ def over_blocks(done: Statements, layout: Layout) -> list[str]:
     block = layout.blockwise[0][1]
     length = block.fold[-1]
     parts = block.block // length
-    room = parts * padded(block)
     coded = range(len(done.encoded))
     halves = [f"body(kind, block * {block.block} + {h} * length + o, o, {h}, rest);" for h in range(parts)]
     late = [f"code{e}(kind, Rows<1>(), block - 1, !turn, o, rest);" for e in coded]
     both = ["if (now) {", *halves, "}", "if (behind && before) {", *late, "}"]
     return [
-        f"constexpr int64_t length = {length};",
-        *[f"float kept{e}[2][{room}]; V share{e} = {{}};" for e in coded],
-        "#ifdef LONG",
-        f"constexpr int behind = {len(coded) > 0:d}, ahead = AHEAD;",
-        "#else",
-        f"constexpr int behind = 0, ahead = {phrases.AHEAD};",
-        *[f"float held{j}[{room}];" for j, _ in done.decoded],
-        "#endif",
-        *phrases.totals("s", done.sums),
-        "for (int64_t block = from; block < to + behind; ++block) {",
-        "const bool now = block < to, before = block > from;",
+        "for (int64_t block = first; block < last + behind; ++block) {",
+        "const bool now = block < last, before = block > first;",
         "const int turn = behind ? block & 1 : 0;",
         *[line.replace("[block]", "[block - !now]") for line in done.blocks],
         *[f"M top{e} = {{}};" for e in coded],
         *phrases.started("s", done.sums),
+        *phrases.started("t", done.row_sums),
         *_looked_up(done, padded(block), parts),
-        *phrases.function("body", "int64_t i, int64_t o, int half", phrases.body(done)),
+        *phrases.function("body", "int64_t i, int64_t o, int half", body),
         *_codes(done, length, parts),
         *phrases.function("both", "int64_t o", both),
         *phrases.run("both(", "o"),
         *phrases.collected("s", done.sums),
+        *phrases.collected("t", done.row_sums),
         *(["if (now) {", *_scales(done), "}"] if coded else []),
         "if (!behind) {",
         *[
@@ -57,7 +98,6 @@ def over_blocks(done: Statements, layout: Layout) -> list[str]:
         ],
         "}",
         "}",
-        *phrases.given("s", done.sums),
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,8 +20,6 @@ TASK = 1 << 17
 TILE = 16
 #: Rows that long vectors take at once where several sums go down the columns.
 ROWS = 4
-#: The words of a line, and the kind and name of the value it works out.
-_WORDS, _NAMED = re.compile(r"\w+"), re.compile(r"^const (\w+) (\w+) =")
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,12 @@ def write(writer: Writer, row: int) -> Source:
     done = writer.write()
     columns, layout = writer.columns, writer.layout
     double = writer.dtype == torch.float64
-    block = layout.blockwise[0][1] if layout.blockwise else None
-    loop = (
-        blocks.over_blocks(done, layout)
-        if block
-        else _over_rows(done)
-        if writer.square or len(writer.every) > 1
-        else _over_elements(done)
-    )
+    if layout.blockwise and not writer.in_rows:
+        loop = blocks.over_blocks(done, layout)
+    elif done.in_codes:
+        loop = blocks.over_rows(done, layout)
+    else:
+        loop = _over_rows(done) if writer.in_rows else _over_elements(done)
     one = bool(writer.kinds) and len(done.read) == 1 and not done.column_sums
     constants = {"THREADS": int(bool(done.body)), "TASK": TASK, "COLUMNS": len(columns), "NUMBERS": row}
     constants |= {"AHEAD": phrases.AHEAD if one or is_intels() else 0}
@@ -109,20 +104,15 @@ def _over_rows(done: Statements) -> list[str]:
     """
     if not done.body:
         return ["for (int64_t r = from; r < to; ++r) {", *done.rows, *done.ends, "}"]
-    made, columns, elements = _made(done)
-    sums = range(len(done.column_sums))
-    at = [f"columns + {s} * unit + o" for s in sums]
-    several = len(sums) > 1
+    made, columns, elements = phrases.made(done)
+    loads, stores = phrases.column_sums(done)
     step = f"{TILE} * W" if phrases.adds(done.sums) or phrases.adds(done.row_sums) else "unit"
-    row = [(kind, name) for line in done.rows for kind, name in _NAMED.findall(line)]
+    row = [(kind, name) for line in done.rows for kind, name in phrases.NAMED.findall(line)]
     again = [f"const {kind} {name} = each[k].{name};" for kind, name in row]
     totals = [(f"sum_t{k}" if how in ADDED else f"t{k}", how) for k, how in enumerate(done.row_sums)]
     vectors = [f"t{k}" for k, how in enumerate(done.row_sums) if how in ADDED]
     return [
-        *[
-            f"for (int64_t c = 0; c < unit; ++c) columns[{s} * unit + c] = {phrases.neutral(done.column_sums[s])};"
-            for s in sums
-        ],
+        *phrases.cleared(done),
         *made,
         *phrases.totals("s", done.sums),
         f"struct Row {{ {' '.join(f'{kind} {name};' for kind, name in row)} }};",
@@ -142,18 +132,18 @@ def _over_rows(done: Statements) -> list[str]:
         f"const int64_t length = unit - base < {step} ? unit - base : {step};",
         *phrases.function(
             "body",
-            "int64_t o",
+            "int64_t col",
             [
                 *columns,
-                *[f"V c{s} = load<part>({at[s]}, rest);" for s in sums],
+                *loads,
                 "#pragma GCC unroll 8",
                 "for (int k = 0; k < R; ++k) {",
-                "const int64_t r = first + k, i = r * unit + o;",
+                "const int64_t r = first + k, i = r * unit + col;",
                 *again,
                 *[f"auto& {name} = all_{name}[k];" for name in (*vectors, *[n for n, how in totals if how == "m"])],
                 *elements,
                 "}",
-                *[f"store<part>({at[s]}, c{s}, rest);" for s in sums],
+                *stores,
             ],
         ),
         *phrases.run("body(", "base + o"),
@@ -169,7 +159,7 @@ def _over_rows(done: Statements) -> list[str]:
         "};",
         "int64_t r = from;",
         "#if VECTOR_BYTES == 64",
-        *([f"for (; r + {ROWS} <= to; r += {ROWS}) rows_at(Rows<{ROWS}>(), r);"] if several else []),
+        *([f"for (; r + {ROWS} <= to; r += {ROWS}) rows_at(Rows<{ROWS}>(), r);"] if len(stores) > 1 else []),
         "#endif",
         "for (; r < to; ++r) rows_at(Rows<1>(), r);",
         *(["delete[] made;"] if made else []),
@@ -177,37 +167,12 @@ def _over_rows(done: Statements) -> list[str]:
     ]
 
 
-def _made(done: Statements) -> tuple[list[str], list[str], list[str]]:
-    """What is worked out of columns once a piece rather than in every row, how it is read, and what elements do."""
-    columns = [line for level, line in done.body if level == COLUMN]
-    elements = [line for level, line in done.body if level != COLUMN]
-    needed = set(_WORDS.findall(" ".join(elements)))
-    used = [(kind, name, line) for line in columns for kind, name in _NAMED.findall(line) if name in needed]
-    made = [name for _, name, line in used if "= load<" not in line]
-    if not made or any(kind != "V" for kind, _, _ in used):
-        return [], columns, elements
-    stores = [f"store<part>(made + {k} * unit + o, {name}, rest);" for k, name in enumerate(made)]
-    loads = [f"const V {name} = load<part>(made + {k} * unit + o, rest);" for k, name in enumerate(made)]
-    return (
-        [
-            f"T* made = new T[{len(made)} * unit];",
-            "{",
-            "const int64_t length = unit;",
-            *phrases.function("make", "int64_t o", [*columns, *stores]),
-            *phrases.run("make(", "o"),
-            "}",
-        ],
-        [*loads, *[line for _, name, line in used if name not in made]],
-        elements,
-    )
-
-
 def _finish(done: Statements, pointers: list[str]) -> list[str]:
     """What is left when all pieces are done; what it needs of rows and columns is worked out again."""
     columns = [line for level, line in done.body if level == COLUMN]
     over_columns = [
         "const int64_t length = unit;",
-        *phrases.function("body", "int64_t o", [*columns, *done.late_columns]),
+        *phrases.function("body", "int64_t col", [*columns, *done.late_columns]),
         *phrases.run("body(", "o"),
     ]
     over_rows = ["for (int64_t r = 0; r < all; ++r) {", *done.rows, *done.late_rows, "}"]

@@ -75,6 +75,7 @@ class Statements:
     column_sums: list[str] = field(default_factory=list)
     kept_rows: int = 0  # how many sums of rows wait until all pieces are done
     decoded: list[tuple[int, str]] = field(default_factory=list)  # columns of codes, and what they are looked up by
+    in_codes: bool = False  # whether any state is read or stored in them
     encoded: list[tuple[Blockwise, int, int]] = field(default_factory=list)  # with the columns of codes and scales
     read: set[int] = field(default_factory=set)  # the columns that are read element by element
     answers: list[tuple[Any, ...]] = field(default_factory=list)
@@ -121,8 +122,13 @@ class Writer(NodeWriter):
         self.layout = layout
         self.rounded: set[str] = set()  # to bfloat16
         self.done = Statements()
-        if layout.blockwise and (ndim > 1 or square):
-            raise Unsupported("codes of rows")
+        if layout.blockwise and square:
+            raise Unsupported("codes of square views")
+
+    @property
+    def in_rows(self) -> bool:
+        """Whether rows are what kernels take one by one."""
+        return self.square or len(self.every) > 1
 
     def write(self) -> Statements:
         self.go_through()
@@ -134,7 +140,7 @@ class Writer(NodeWriter):
             self.values[node] = value._replace(axes=(ROWS, COLUMNS) if node.target is as_square else self.every)
         elif node.target is unpack:
             j = self.column(self.inputs[node.args[0]][0])
-            text = f"flags<part>(p{j} + r * ((unit + 7) / 8), o, rest)"
+            text = f"flags<part>(p{j} + r * ((unit + 7) / 8), col, rest)"
             self.put(node, text, Value("", (ROWS, COLUMNS), ELEMENT), "truth")
         elif node.target is not pack:  # that is packed where it is stored
             super().node(node, name)
@@ -362,7 +368,7 @@ class Writer(NodeWriter):
                 done.ends.append(f"p{self.column(('value', self.barrier, q))}[r] = {self.row_total(int(s))};")
             elif what == "column":
                 to = self.column(("value", self.barrier, q))
-                done.late_columns.append(f"store<part>(p{to} + o, {_column_total(int(s))}, rest);")
+                done.late_columns.append(f"store<part>(p{to} + col, {_column_total(int(s))}, rest);")
             else:
                 taken.append(int(s))
                 what = "sum" if kind.over in ONE_NUMBER else "each"
@@ -375,7 +381,7 @@ class Writer(NodeWriter):
         if isinstance(value, fx.Node) and value.target is pack:
             j, flags = self.column(self.inputs[node.args[0]][0]), self.read(value.args[0])
             text = self.truth(flags, Value("", self.every, ELEMENT))
-            self.done.body.append((ELEMENT, f"set_flags<part>(p{j} + r * ((unit + 7) / 8), o, {text}, rest);"))
+            self.done.body.append((ELEMENT, f"set_flags<part>(p{j} + r * ((unit + 7) / 8), col, {text}, rest);"))
             return
         found = self.read(value)
         j, axes = self.column(self.inputs[node.args[0]][0]), self.axes_of(node.args[0])
@@ -391,7 +397,7 @@ class Writer(NodeWriter):
         elif to == ROW:
             (self.done.late_rows if found.late else self.done.ends).append(f"p{j}[r] = {text};")
         elif to == COLUMN:
-            self.done.late_columns.append(f"store<part>(p{j} + o, {text}, rest);")
+            self.done.late_columns.append(f"store<part>(p{j} + col, {text}, rest);")
         else:
             self.done.late.append(f"*p{j} = {text};")
         self.check(j, to)
@@ -399,6 +405,7 @@ class Writer(NodeWriter):
     # Codes.
 
     def decode(self, node: fx.Node, codec: Blockwise) -> None:
+        self.done.in_codes = True
         codes, scale = (self.column(self.inputs[n][0]) for n in node.args)
         like = Value("", self.every, ELEMENT)
         now = f"code<part>(p{codes} + block * {codec.fold[-1]} + o, rest, ahead)"
@@ -414,6 +421,7 @@ class Writer(NodeWriter):
 
     def encode(self, node: fx.Node, codec: Blockwise) -> None:
         """Keep the numbers of a block, and their largest magnitude, until its end."""
+        self.done.in_codes = True
         e = len(self.done.encoded)
         text = self.elements(node.args[0]).text
         self.done.body += [
@@ -486,7 +494,7 @@ class Writer(NodeWriter):
                 j = self.column(key)
                 self.check(j, level)
                 self.done.read |= {j} if level == ELEMENT else set()
-                rare = {NUMBER: f"T(*p{j})", ROW: f"T(p{j}[r])", COLUMN: f"load<part>(p{j} + o, rest)"}
+                rare = {NUMBER: f"T(*p{j})", ROW: f"T(p{j}[r])", COLUMN: f"load<part>(p{j} + col, rest)"}
                 text = rare.get(level, f"load<part>(p{j} + i, rest, ahead)")
                 self.put(argument, text, Value("", axes, level), first=True)
         return self.values[argument]
@@ -568,7 +576,7 @@ def _signed(codec: Blockwise) -> str:
 
 def _column_total(s: int) -> str:
     """Where the driver leaves the sums of columns."""
-    return f"load<part>(columns + {s} * unit + o, rest)"
+    return f"load<part>(columns + {s} * unit + col, rest)"
 
 
 def _joined(how: str, a: str, b: str) -> str:
