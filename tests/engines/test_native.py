@@ -231,7 +231,7 @@ IN_ROWS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("state", ["int8", "int4"])
 @pytest.mark.parametrize("name", IN_ROWS)
 def test_codes_of_rows(name: str, state: str) -> None:
-    """Rows of several blocks, of one, and of blocks of a length that is no power of two; a step from zero and one on."""
+    """Rows of several blocks, of one, and of blocks of a length that is no power of two; two steps."""
 
     def stepped(engine: str) -> tuple[list[dict[str, Tensor]], list[Parameter]]:
         shapes = [(40, 768), (300, 64), (20, 250), *([] if name in ("sm3", "adafactor_bv") else [(24, 32, 3, 3)])]
