@@ -242,12 +242,10 @@ class Optimizer(torch.optim.Optimizer):
             for p in params:
                 if p.grad.layout != torch.strided:
                     self._check_sparse(p, recipe, group)
-                if storage.is_sharded(p):
-                    self._check_sharded(p, recipe, group)
         if self._is_rehearsal(groups):
             for group, recipe, params in groups:
                 for p in params:
-                    storage.tensors(self.state[p], p, recipe, self.layout_of(p, group), group)
+                    self._laid_out(p, recipe, group, group)
             return
         for group, _, _ in groups:
             if not group.get("train_mode", True):
@@ -330,15 +328,24 @@ class Optimizer(torch.optim.Optimizer):
                 " reach over rows; give this group state='float32' or 'bfloat16'"
             )
 
-    def _check_sharded(self, param: Tensor, recipe: Recipe, group: Mapping[str, Any]) -> None:
-        """Refuse a sharded parameter whose step is not that of its parts."""
-        whole = [type(slot).__name__ for _, slot in recipe.slots() if slot.scope != "element" or slot.couples]
-        if whole or self.layout_of(param, group).blockwise:
-            why = f"it looks at whole tensors ({', '.join(whole)})" if whole else "codes are stored for whole tensors"
-            raise RuntimeError(
-                f"{type(self).__name__} cannot step on sharded parameters (DTensor) here: {why}; element-wise"
-                " optimizers with state='float32' or 'bfloat16' can"
-            )
+    def _laid_out(
+        self, param: Tensor, recipe: Recipe, group: Mapping[str, Any], h: Mapping[str, Any]
+    ) -> tuple[Layout, list[Tensor]]:
+        """How a parameter's state is stored, and the state, made where it is missing. Refuses a sharded parameter whose
+        step is not that of its parts.
+        """
+        kept = storage.layout(recipe, storage.real_shape(param), param.dtype, group["state"], self.rounding)
+        if storage.is_sharded(param):
+            whole = [type(slot).__name__ for _, slot in recipe.slots() if slot.scope != "element" or slot.couples]
+            if whole or kept.blockwise:
+                why = (
+                    f"it looks at whole tensors ({', '.join(whole)})" if whole else "codes are stored for whole tensors"
+                )
+                raise RuntimeError(
+                    f"{type(self).__name__} cannot step on sharded parameters (DTensor) here: {why}; element-wise"
+                    " optimizers with state='float32' or 'bfloat16' can"
+                )
+        return kept, storage.tensors(self.state[param], param, recipe, kept, h)
 
     def _half_precision(self, works: list[Work]) -> list[Tensor]:
         """The half-precision parameters that take their ``STALL_STEP``-th step now, to see whether they move."""
@@ -358,14 +365,14 @@ class Optimizer(torch.optim.Optimizer):
 
     def _prepare(
         self, groups: Sequence[Chosen]
-    ) -> tuple[list[Work], list[storage.Rows], list[tuple[dict[str, Any], list[Any]]], list[dict[str, Any]]]:
+    ) -> tuple[list[Work], list[storage.Rows], captured.Steps, list[dict[str, Any]]]:
         """Every parameter that moves as a work, or the rows of it that a sparse gradient names as one; what numbers
         become, and in which states; and each group's options, flattened. Changes nothing, but makes the state that is
         missing.
         """
         works: list[Work] = []
         rows: list[storage.Rows] = []
-        steps: list[tuple[dict[str, Any], list[Any]]] = []
+        steps: captured.Steps = []
         hosts: list[dict[str, Any]] = []
         places: dict[Tensor, int] = {}
         if self.rounding == "stochastic" or any(group["state"] == "bfloat16" for group, _, _ in groups):
@@ -378,19 +385,14 @@ class Optimizer(torch.optim.Optimizer):
                 self._recode(group)
             start = recipe.numbers
             rules: dict[Any, tuple[Rule, list[Any]]] = {}
-            known: dict[Tensor, tuple[Rule, Any]] = {}
             if group["capturable"]:
-                members = self._members(group, recipe, params, h, places)
-                followed, become = captured.rules(recipe, h, group["maximize"], len(hosts), members)
-                known = dict(zip(params, followed, strict=True))
+                more, become = self._captured(group, recipe, params, h, len(hosts), places)
+                works += more
                 steps += become
+                continue
             for p in params:
                 state = self.state[p]
-                kept = storage.layout(recipe, storage.real_shape(p), p.dtype, group["state"], self.rounding)
-                tensors = storage.tensors(state, p, recipe, kept, h)
-                if p in known:
-                    works.append(storage.work(p, tensors, kept, *known[p]))
-                    continue
+                kept, tensors = self._laid_out(p, recipe, group, h)
                 t = int(state["step"].item()) + 1
                 numbers = {k: state[k].item() for k in start} if start else {}
                 shape = storage.real_shape(p) if recipe.sized else None
@@ -410,17 +412,29 @@ class Optimizer(torch.optim.Optimizer):
                     rows.append(storage.Rows(p, tensors, kept, rule, drawn))
         return works, rows, steps, hosts
 
-    def _members(
-        self, group: Mapping[str, Any], recipe: Recipe, params: list[Tensor], h: Any, places: Mapping[Tensor, int]
-    ) -> list[captured.Member]:
-        """What a step that can be captured goes by, for each parameter of a group."""
-        members = []
-        for p in params:
-            kept = self.layout_of(p, group)
-            storage.tensors(self.state[p], p, recipe, kept, h)
-            shape = storage.real_shape(p) if recipe.sized else None
-            members.append(captured.Member(self.state[p], p.device, shape, places[p] if kept.seeded else None))
-        return members
+    def _captured(
+        self,
+        group: Mapping[str, Any],
+        recipe: Recipe,
+        params: list[Tensor],
+        h: dict[str, Any],
+        index: int,
+        places: Mapping[Tensor, int],
+    ) -> tuple[list[Work], captured.Steps]:
+        """The works of a group in a step that can be captured, and what numbers become."""
+        laid = [self._laid_out(p, recipe, group, h) for p in params]
+        members = [
+            captured.Member(
+                self.state[p],
+                p.device,
+                storage.real_shape(p) if recipe.sized else None,
+                places[p] if kept.seeded else None,
+            )
+            for p, (kept, _) in zip(params, laid, strict=True)
+        ]
+        rules, steps = captured.rules(recipe, h, group["maximize"], index, members)
+        pairs = zip(params, laid, rules, strict=True)
+        return [storage.work(p, tensors, kept, *rule) for p, (kept, tensors), rule in pairs], steps
 
     def _recode(self, group: dict[str, Any]) -> None:
         """Store the group's state as its option ``state`` now says."""

@@ -94,13 +94,12 @@ def obstacle(recipe: Recipe, group: Mapping[str, Any]) -> str | None:
     """Why steps of a recipe cannot be captured and replayed; None where they can."""
     if recipe.needs_loss:
         return "it looks at the loss in Python"
-    home = torch.device("cpu")
-    numbers = {key: torch.full((1,), start, dtype=torch.float64) for key, start in recipe.numbers.items()}
-    known = {key: x.cpu() if _is_number(x) else x for key, x in group.items() if key != "params"}
+    moved = {key: x for key, x in group.items() if key != "params"} | recipe.group_numbers
+    home = next((x.device for x in spread(moved).values() if _is_number(x)), torch.device("cpu"))
+    numbers = {key: on(home, start) for key, start in recipe.numbers.items()}
     try:
-        advance(known | recipe.group_numbers, recipe, home)
-        h = spread(known | {key: on(home, start) for key, start in recipe.group_numbers.items()})
-        _worked_out(recipe, h, torch.ones(1, dtype=torch.float64), numbers, (2, 2))
+        advance(moved, recipe, home)
+        _worked_out(recipe, spread(moved), on(home, 1.0), numbers, (2, 2))
     except NotCapturable as error:
         return str(error)
     return None

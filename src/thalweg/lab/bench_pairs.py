@@ -11,7 +11,7 @@ from typing import Any
 from torch.nn import Parameter
 
 from thalweg.lab.bench_probes import peak_extra_bytes, state_bytes
-from thalweg.lab.bench_worker import library_factory, make_parameters, paired_times, scaled, stepper, summary
+from thalweg.lab.bench_worker import library_factory, make_parameters, paired_times, scaled, settle, stepper, summary
 from thalweg.lab.parameter_sets import parameter_set
 from thalweg.lab.peers import LIBRARIES, Pair
 
@@ -67,12 +67,7 @@ def measure(
         start = time.perf_counter()
         step()
         first[side] = time.perf_counter() - start
-    settled_by = time.perf_counter() + budget_s / 8
-    for _ in range(SETTLING):
-        for step in steps.values():
-            step()
-        if time.perf_counter() > settled_by:
-            break
+    settle([*steps.values()], SETTLING, budget_s)
     times = paired_times(steps["ours"], steps["theirs"], repeats, budget_s)
     row: dict[str, Any] = {
         "name": pair.name,

@@ -120,6 +120,16 @@ def scaled(spread: dict[str, float], factor: float) -> dict[str, float]:
     return {key: value * factor for key, value in spread.items()}
 
 
+def settle(steps: Sequence[Callable[[], None]], rounds: int, budget_s: float) -> None:
+    """Steps before those that are timed: so many rounds of them, for an eighth of the time at most."""
+    settled_by = time.perf_counter() + budget_s / 8
+    for _ in range(rounds):
+        for step in steps:
+            step()
+        if time.perf_counter() > settled_by:
+            break
+
+
 def paired_times(
     ours: Callable[[], None], baseline: Callable[[], None], repeats: int, budget_s: float
 ) -> list[tuple[float, float]]:
@@ -177,11 +187,7 @@ def measure(
     step()
     row: dict[str, Any] = {"name": name, "first_step_s": time.perf_counter() - start}
     row["graphs_first_step"] = graph_count() - graphs_before
-    warm_until = time.perf_counter() + budget_s / 8
-    for _ in range(3):
-        step()
-        if time.perf_counter() > warm_until:
-            break
+    settle([step], 3, budget_s)
 
     baselines: dict[str, Callable[[list[Parameter]], Optimizer]] = {
         "fused": lambda params: torch.optim.AdamW(params, fused=True)

@@ -75,11 +75,15 @@ class Statements:
     column_sums: list[str] = field(default_factory=list)
     kept_rows: int = 0  # how many sums of rows wait until all pieces are done
     decoded: list[tuple[int, str]] = field(default_factory=list)  # columns of codes, and what they are looked up by
-    in_codes: bool = False  # whether any state is read or stored in them
     encoded: list[tuple[Blockwise, int, int]] = field(default_factory=list)  # with the columns of codes and scales
     read: set[int] = field(default_factory=set)  # the columns that are read element by element
     answers: list[tuple[Any, ...]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # for each request: "sum", "each", "row", "column" or "matrix"
+
+    @property
+    def in_codes(self) -> bool:
+        """Whether any state is read or stored in codes."""
+        return bool(self.blocks or self.encoded)
 
 
 _BINARY = {"add": "+", "sub": "-", "mul": "*", "truediv": "/"}
@@ -405,7 +409,6 @@ class Writer(NodeWriter):
     # Codes.
 
     def decode(self, node: fx.Node, codec: Blockwise) -> None:
-        self.done.in_codes = True
         codes, scale = (self.column(self.inputs[n][0]) for n in node.args)
         like = Value("", self.every, ELEMENT)
         now = f"code<part>(p{codes} + block * {codec.fold[-1]} + o, rest, ahead)"
@@ -421,7 +424,6 @@ class Writer(NodeWriter):
 
     def encode(self, node: fx.Node, codec: Blockwise) -> None:
         """Keep the numbers of a block, and their largest magnitude, until its end."""
-        self.done.in_codes = True
         e = len(self.done.encoded)
         text = self.elements(node.args[0]).text
         self.done.body += [
