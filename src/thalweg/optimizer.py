@@ -14,12 +14,13 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg import storage
 from thalweg.codecs import CHOICES, Layout
-from thalweg.engine import captured, compiled, eager
+from thalweg.engine import captured, compiled, eager, processes
 from thalweg.engine.upload import capturing
 from thalweg.engine.work import Rule, Work
 from thalweg.hyper import flatten, join, spread, suggest, validate
 from thalweg.recipe import Recipe, with_techniques
 from thalweg.rounding import seed, stalled
+from thalweg.sharding import is_sharded
 from thalweg.slots.base import Slot
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Optimizer(torch.optim.Optimizer):
     def layout_of(self, param: Tensor, group: Mapping[str, Any]) -> Layout:
         """How the state of a parameter of this group is stored."""
         recipe = self.recipe_of(group)
-        return storage.layout(recipe, storage.real_shape(param), param.dtype, group["state"], self.rounding)
+        return storage.layout(recipe, param, group["state"], self.rounding)
 
     @property
     def recipe(self) -> Recipe:
@@ -334,16 +335,13 @@ class Optimizer(torch.optim.Optimizer):
         """How a parameter's state is stored, and the state, made where it is missing. Refuses a sharded parameter whose
         step is not that of its parts.
         """
-        kept = storage.layout(recipe, storage.real_shape(param), param.dtype, group["state"], self.rounding)
-        if storage.is_sharded(param):
-            whole = [type(slot).__name__ for _, slot in recipe.slots() if slot.scope != "element" or slot.couples]
-            if whole or kept.blockwise:
-                why = (
-                    f"it looks at whole tensors ({', '.join(whole)})" if whole else "codes are stored for whole tensors"
-                )
+        kept = storage.layout(recipe, param, group["state"], self.rounding)
+        if is_sharded(param) and recipe.scope != "element":
+            why = processes.obstacle(recipe, storage.real_shape(param))
+            if why is not None:
                 raise RuntimeError(
-                    f"{type(self).__name__} cannot step on sharded parameters (DTensor) here: {why}; element-wise"
-                    " optimizers with state='float32' or 'bfloat16' can"
+                    f"{type(self).__name__} cannot step on sharded parameters (DTensor) here: {why}; leave this"
+                    f" parameter of shape {tuple(param.shape)} whole, or give it another optimizer"
                 )
         return kept, storage.tensors(self.state[param], param, recipe, kept, h)
 

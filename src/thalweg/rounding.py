@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.sharding import is_sharded, local
+
 _MASK = 0xFFFFFFFF
 #: Seeds travel with float32 scalars, which are exact up to here.
 SEEDS = 1 << 24
@@ -57,7 +59,8 @@ def stalled(before: Sequence[Tensor], params: Sequence[Tensor]) -> float:
     still = moving = 0
     for old, p in zip(before, params, strict=True):
         assert p.grad is not None
-        pushed = p.grad != 0
+        old, p, grad = (local(t) if is_sharded(t) else t for t in (old, p, p.grad))
+        pushed = grad != 0
         moving += int(pushed.sum())
         still += int((pushed & (old == p)).sum())
     return still / moving if moving else 0.0

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from thalweg.codecs import COMPENSATION, SCALE, Blockwise, Codec, Layout, choose, fits
 from thalweg.engine.work import Rule, Work
 from thalweg.recipe import Recipe
+from thalweg.rounding import SEEDS
+from thalweg.sharding import Shard, is_sharded, local, placed_like
 from thalweg.slots.base import State
 
 if TYPE_CHECKING:
@@ -37,30 +38,54 @@ def real_shape(param: Tensor) -> tuple[int, ...]:
     return (*param.shape, 2) if param.is_complex() else param.shape
 
 
+def shard_of(param: Any) -> Shard | None:
+    """What of a parameter this process holds; None for all of it."""
+    return Shard(param.device_mesh, param.placements, real_shape(param)) if is_sharded(param) else None
+
+
 def new(param: Tensor, spec: State, h: Mapping[str, Any]) -> Tensor:
-    """A fresh state tensor; like the parameter in device, layout and placement unless ``spec`` gives a shape."""
+    """A fresh state tensor; like the parameter in device, layout and placement unless ``spec`` gives a shape.
+
+    Of one with the parameter's axes each process holds what belongs to its part, of another all.
+    """
     dtype = state_dtype(param)
     if spec.fill == "param":
         return param.detach().to(dtype, copy=True)
     fill = float(h.get(spec.fill, 0.0)) if isinstance(spec.fill, str) else spec.fill
     if spec.shape is not None:
-        return torch.full(spec.shape, fill, dtype=spec.dtype or dtype.to_real(), device=param.device)
+        made = partial(torch.full, fill_value=fill, dtype=spec.dtype or dtype.to_real(), device=param.device)
+        shard = shard_of(param)
+        if shard is None:
+            return made(spec.shape)
+        axes = spec.axes or (None,) * len(spec.shape)
+        here = real_shape(local(param))
+        sizes = (n if axis is None else here[axis] for axis, n in zip(axes, spec.shape, strict=True))
+        return shard.joined(made(tuple(sizes)), axes)
     return torch.full_like(param, complex(fill, fill) if param.is_complex() else fill, dtype=dtype)
 
 
-@cache
-def layout(recipe: Recipe, shape: tuple[int, ...], dtype: torch.dtype, choice: str, rounding: str) -> Layout:
+def layout(recipe: Recipe, param: Tensor, choice: str, rounding: str) -> Layout:
     """How the state of a parameter is stored, with ``state=choice`` and ``rounding``.
 
     Coded is what is like the parameter and starts with a number, of tensors that are large enough and not of double
-    precision. What is a copy of weights stays as it is, and so do sums over rows or columns, which are small.
+    precision. What is a copy of weights stays as it is, and so do sums over rows or columns, which are small. Where a
+    process holds a part that is not some of the rows, no blocks of codes are kept.
     """
+    shard = shard_of(param)
+    apart = shard is not None and bool(shard.axes) and (shard.axes != (0,) or param.ndim < 2)
+    return _layout(recipe, real_shape(param), param.dtype, choice, rounding, apart)
+
+
+@cache
+def _layout(
+    recipe: Recipe, shape: tuple[int, ...], dtype: torch.dtype, choice: str, rounding: str, apart: bool
+) -> Layout:
     roles: list[str] = []
     codecs: list[tuple[str, Codec]] = []
     for role, spec in recipe.state(shape).items():
         roles.append(role)
         codec = choose(choice, shape, dtype, spec.signed) if spec.shape is None and spec.fill != "param" else None
-        if codec is not None:
+        if codec is not None and not (apart and isinstance(codec, Blockwise)):
             codecs.append((role, codec))
             roles += [role + part for part in codec.tensors[1:]]
     if dtype != torch.bfloat16:
@@ -87,9 +112,10 @@ def tensors(state: dict[str, Any], param: Tensor, recipe: Recipe, kept: Layout, 
     for role, spec in recipe.state(real_shape(param)).items():
         codec = kept.codec(role)
         if role not in state and isinstance(codec, Blockwise):  # all blocks are alike, and one is soon encoded
-            one = codec.store(new(param.detach().new_empty(codec.block), spec, h))
-            blocks = param.numel() // codec.block
-            state[role], state[role + SCALE] = (part.repeat(blocks, 1) for part in one)
+            here = _here(param)
+            one = codec.store(new(here.detach().new_empty(codec.block), spec, h))
+            blocks = here.numel() // codec.block
+            state[role], state[role + SCALE] = (_by_row(param, part.repeat(blocks, 1), codec.block) for part in one)
         elif role not in state:
             put(state, role, new(param, spec, h), kept)
     if COMPENSATION in kept.roles:
@@ -116,7 +142,9 @@ def put(state: dict[str, Any], role: str, value: Tensor, kept: Layout) -> None:
     """Store a state tensor as ``kept`` says."""
     codec = kept.codec(role)
     if isinstance(codec, Blockwise):
-        state[role], state[role + SCALE] = codec.store(value)
+        state[role], state[role + SCALE] = (
+            _by_row(value, part, codec.block) for part in codec.store(_here(value))
+        )
     else:
         state[role] = value if codec is None else value.to(torch.bfloat16)
 
@@ -127,9 +155,37 @@ def plain(state: Mapping[str, Any], role: str, spec: State, param: Tensor) -> Te
     scale = state.get(role + SCALE)
     if scale is None:
         return codes.to(spec.dtype or state_dtype(param)) if codes.is_floating_point() else codes
-    block = param.numel() // codes.shape[0]
-    codec = Blockwise(8 * codes.shape[1] // block, spec.signed, block)
-    return codec.decode(codes, scale).reshape(param.shape)
+    block = param.numel() // codes.shape[:-1].numel()
+    codec = Blockwise(8 * codes.shape[-1] // block, spec.signed, block)
+    if not is_sharded(codes):
+        return codec.decode(_flat(codes), _flat(scale)).reshape(param.shape)
+    value = codec.decode(_flat(local(codes)), _flat(local(scale))).reshape(local(param).shape)
+    shard = shard_of(param)
+    assert shard is not None
+    return shard.joined(value, tuple(range(param.ndim)))
+
+
+def _here(t: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    return local(t) if is_sharded(t) else t
+
+
+def _flat(codes: Tensor) -> Tensor:
+    """Codes or scales as engines take them, block after block."""
+    return codes.reshape(-1, codes.shape[-1])
+
+
+#: The axes of the parameter that codes and scales of a part have: rows, then blocks and what is stored of each.
+_BY_ROW = (0, None, None)
+
+
+def _by_row(like: Tensor, stored: Tensor, block: int) -> Tensor:
+    """The codes or scales of what this process holds of a tensor; of a part by row, as its rows are shared out."""
+    shard = shard_of(like)
+    if shard is None:
+        return stored
+    blocks = like.shape[1:].numel() // block
+    return shard.joined(stored.view(-1 if len(stored) else 0, blocks, stored.shape[-1]), _BY_ROW)
 
 
 def recode(state: dict[str, Any], param: Tensor, recipe: Recipe, kept: Layout) -> None:
@@ -148,17 +204,6 @@ def any_gradient(param: Tensor) -> bool:
     return bool((grad if grad.layout == torch.strided else grad.coalesce().values()).any())
 
 
-def is_sharded(param: Tensor) -> bool:
-    """Whether this process holds a part of the parameter (a ``DTensor``, as ``fully_shard`` makes)."""
-    return type(param) is not Parameter and hasattr(param, "to_local")
-
-
-def _parts(param: Any, grad: Any, tensors: list[Any]) -> tuple[Tensor, Tensor, list[Tensor]]:
-    if grad.placements != param.placements:
-        grad = grad.redistribute(placements=param.placements)
-    return param.to_local(), grad.to_local(), [t.to_local() for t in tensors]
-
-
 def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: Any) -> Work:
     """The parameter's step as the engines take it; complex tensors as real pairs."""
     grad = param.grad
@@ -169,13 +214,22 @@ def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: A
 def _real_work(
     param: Tensor, grad: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, owner: int, seed: Any
 ) -> Work:
-    if is_sharded(param):
-        param, grad, tensors = _parts(param, grad, tensors)
+    shard = shard_of(param)
+    if shard is not None:
+        if grad.placements != shard.placements:  # type: ignore[attr-defined]
+            grad = grad.redistribute(placements=shard.placements)  # type: ignore[attr-defined]
+        coded = {role + part for role, codec in kept.blockwise for part in codec.tensors}
+        parts = zip(kept.roles, map(local, tensors), strict=True)
+        tensors = [_flat(t) if role in coded else t for role, t in parts]
+        param, grad = local(param), local(grad)
+        seed = None if seed is None else (seed + shard.index * 0x9E3779) % SEEDS  # parts are rounded in their own ways
+        if rule.recipe.scope == "element" and not rule.recipe.couples:
+            shard = None
     if param.is_complex():
         real = torch.view_as_real
         tensors = [real(s) if s.is_complex() else s for s in tensors]
         param, grad = real(param.detach()), real(grad.detach())
-    return Work(param, grad, tensors, kept, rule, owner, seed)
+    return Work(param, grad, tensors, kept, rule, owner, seed, shard)
 
 
 class Rows:
@@ -195,6 +249,22 @@ class Rows:
     def put(self) -> None:
         for whole, part in zip(self.whole, self.parts, strict=True):
             whole[self.at] = part
+
+
+def _stored(codes: Tensor) -> tuple[int, ...]:
+    """The shape of codes or scales, block after block."""
+    return (codes.shape[:-1].numel(), codes.shape[-1])
+
+
+def _placed(codes: Any, param: Tensor, block: int) -> Tensor:
+    """Codes or scales of a checkpoint in memory of the parameter's, shared out as it is."""
+    if is_sharded(codes):
+        codes = codes.full_tensor()
+    shard = shard_of(param)
+    if shard is None:
+        return _flat(codes).to(param.device, copy=True)
+    rows = codes.to(param.device).reshape(len(param), -1, codes.shape[-1])
+    return shard.joined(shard.own(rows, _BY_ROW).clone(), _BY_ROW)
 
 
 class Loading:
@@ -265,7 +335,7 @@ class Loading:
             found = tuple(present[role].shape)
             scale = present.get(role + SCALE)
             if scale is not None:
-                if not fits(found, tuple(scale.shape), param.numel()):
+                if not fits(_stored(present[role]), _stored(scale), param.numel()):
                     raise ValueError(
                         f"{where}: state {role!r} holds codes of shape {found} and scales of shape"
                         f" {tuple(scale.shape)}, which are not those of {param.numel()} numbers in blocks"
@@ -282,6 +352,8 @@ class Loading:
                 values = self.incoming["state"].get(index)
                 if not values:
                     continue
+                if not is_sharded(p):
+                    values = {k: v.full_tensor() if is_sharded(v) else v for k, v in values.items()}
                 state = self.optimizer.state[p]
                 state["step"] = as_step(values.get("step", 1))
                 for key, start in recipe.numbers.items():
@@ -291,14 +363,15 @@ class Loading:
                     codec = kept.codec(role)
                     codes, scale = values[role], values.get(role + SCALE)
                     state.pop(role + SCALE, None)
-                    if isinstance(codec, Blockwise) and scale is not None and codes.shape == codec.shapes(p.numel())[0]:
-                        state[role], state[role + SCALE] = (
-                            codes.to(p.device, copy=True),
-                            scale.to(p.device, copy=True),
-                        )
+                    coded = isinstance(codec, Blockwise) and scale is not None
+                    if coded and _stored(codes) == codec.shapes(p.numel())[0]:
+                        both = (_placed(part, p, codec.block) for part in (codes, scale))
+                        state[role], state[role + SCALE] = both
                         continue
-                    fresh = new(p, State(shape=spec.shape, dtype=spec.dtype), {})
-                    put(state, role, fresh.copy_(plain(values, role, spec, p)), kept)
+                    fresh = new(p, State(shape=spec.shape, dtype=spec.dtype, axes=spec.axes), {})
+                    put(state, role, fresh.copy_(placed_like(fresh, plain(values, role, spec, p))), kept)
                 if COMPENSATION in kept.roles:
                     rest = values.get(COMPENSATION)
-                    state[COMPENSATION] = torch.zeros_like(p) if rest is None else torch.empty_like(p).copy_(rest)
+                    state[COMPENSATION] = (
+                        torch.zeros_like(p) if rest is None else torch.empty_like(p).copy_(placed_like(p, rest))
+                    )

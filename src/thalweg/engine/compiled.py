@@ -8,7 +8,7 @@ memory with gaps) runs on the foreach engine.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from thalweg.engine import eager, family, inductor, native, parts, triton
+from thalweg.engine import eager, family, inductor, native, parts, processes, triton
 from thalweg.engine.family import Key, NotCompiled
 from thalweg.engine.native.build import compiler
 from thalweg.engine.record import Kind
 from thalweg.engine.upload import capturing, upload
 from thalweg.engine.view import WIDE
 from thalweg.engine.work import Work
+from thalweg.sharding import EVERY
 from thalweg.slots.symmetric import OfGram
 
 #: In the order in which they are asked for a tensor's kernels.
@@ -99,7 +100,7 @@ class Engine:
 
         A graph that does not compile has changed nothing, so the foreach engine can take over its tensors.
         """
-        works = [w for w in works if w.param.numel()]
+        works = [w for w in works if w.param.numel() or w.shard]
         plan = self._plan(works)
         packed = _Packed()
         fused = (_Run(chunk, works, packed, self, strict) for chunk in plan.chunks)
@@ -122,16 +123,16 @@ class Engine:
         return plan
 
     def _make_plan(self, works: list[Work]) -> Plan:
-        families: dict[tuple[Any, Key, Any], list[int]] = {}
+        families: dict[tuple[Any, Key, Any, Any], list[int]] = {}
         leftover: list[int] = []
         for i, work in enumerate(works):
             found = _served(work)
             if found is None:
                 leftover.append(i)
             else:
-                families.setdefault((*found, work.rule.together), []).append(i)
+                families.setdefault((*found, work.rule.together, work.fellows), []).append(i)
         chunks: list[Chunk] = []
-        for (by, key, _), members in families.items():
+        for (by, key, *_), members in families.items():
             chunks += by.chunks(key, members, works)
         return Plan(chunks, leftover, _pointers(works))  # joining has moved small state
 
@@ -148,9 +149,10 @@ def _served(work: Work) -> tuple[Any, Key] | None:
     if work.rule.recipe.scope == "matrix":
         # On an accelerator matrices are stacked, which is the foreach engine's.
         asks = work.rule.recipe.asks and param.device.type == "cpu" and param.is_contiguous()
-        if not asks:
+        if not asks or work.shard:
             return None
-    return next(((by, key) for by in COMPILERS if (key := by.key(work))), None)
+    by = COMPILERS if work.shard is None else (native,)
+    return next(((by, key) for by in by if (key := by.key(work))), None)
 
 
 def _pointers(works: list[Work]) -> tuple[int, ...]:
@@ -201,6 +203,7 @@ class _Run:
         self.engine = engine
         self.strict = strict
         self.works = [works[i] for members in chunk.at for i in members]
+        self.shards = [w.shard for w in self.works if w.shard is not None]
         self.barrier = 0
         self.told: list[list[Tensor | None]] = []
         self.instead: list[parts.Part] | None = None
@@ -230,11 +233,21 @@ class _Run:
             outputs = iter(self.chunk.call(self.barrier, self.inputs))
             asked: parts.Asked = []
             for q, kind in enumerate(kinds):
+                gone = self.gone(kind)
                 if kind.over in WIDE:
-                    asked.append(parts.Totals([next(outputs)[: len(self.chunk.at)]], kind.how, kind.slot))
+                    groups = self.shards[0].groups(gone) if gone else ()
+                    asked.append(parts.Totals([next(outputs)[: len(self.chunk.at)]], kind.how, kind.slot, groups))
                     continue
                 asked.append(None)
-                if kind.over == "tensor":
+                if gone:
+                    whole = kind.over == "tensor"
+                    found = list(next(outputs)) if whole else [next(outputs) for _ in self.works]
+                    found = [t.to(compute) for t in processes.together(found, self.shards, kind.how, gone)]
+                    if whole:
+                        self.inputs["answer", self.barrier, q] = torch.stack(found)
+                    else:
+                        self.inputs.update({("answer", self.barrier, q, i): t for i, t in enumerate(found)})
+                elif kind.over == "tensor":
                     self.inputs["answer", self.barrier, q] = next(outputs).to(compute)
                 elif kind.function:
                     # One matrix a call, so the first tensor is all there is.
@@ -247,6 +260,14 @@ class _Run:
             if any(asked):
                 return asked
         return None
+
+    def gone(self, kind: Kind) -> Collection[int]:
+        """The axes along which processes reduce this together; none where each knows it by itself."""
+        if not self.shards or kind.function:
+            return ()
+        flat = self.works[0].rule.recipe.scope != "row"  # kernels see one axis
+        gone = EVERY if kind.gone and flat else kind.gone
+        return gone if self.shards[0].groups(gone) else ()
 
     def of_matrix(self, value: Tensor | Iterator[Tensor], kind: Kind) -> Tensor:
         """A function of the whole matrix that a measure graph has left in storage order, or leaves in pieces."""
@@ -281,7 +302,7 @@ class _Run:
             chunk.commit()
 
     def fall_back(self, error: NotCompiled) -> None:
-        if self.strict:
+        if self.strict or self.shards:  # other processes may not fall back
             raise RuntimeError("this recipe did not compile; engine='foreach' needs no compiler") from error
         self.engine.failed = f"compiling failed ({error})"
         self.instead = list(eager.chunks(self.works, many=True))

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.engine import coding, parts
+from thalweg.engine import coding, parts, processes
 from thalweg.engine.many import Many
 from thalweg.engine.parts import Asked, Totals
+from thalweg.engine.record import Kind
 from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.engine.work import Work, gather
 from thalweg.rounding import stochastic
@@ -38,9 +39,11 @@ class Chunk:
         self.fast = fast
         self.piece = piece
         self.asked = 0  # requests so far that pieces share
+        self.turn = 0  # barriers so far
+        self.kinds: list[Kind | None] = []
         first = works[0]
         by_element = first.rule.recipe.scope == "element"
-        large = fast and (not by_element or first.param.numel() > CHUNK_ELEMENTS)
+        large = fast and (not by_element or first.size > CHUNK_ELEMENTS)
         self.many = len(works) > 1 or (large and first.rule.plain)
         self.joined = len(works) > 1 and by_element and all(map(_joinable, works))
         self.dtype = first.compute_dtype
@@ -53,7 +56,7 @@ class Chunk:
         grad = self.pack(grads)
         state = {role: self.pack([_state(w, role) for w in works]) for role in layout.seen}
         rule = first.rule
-        shape = tuple((first if piece is None else piece.work).param.shape)
+        shape = (first if piece is None else piece.work).shape
         self.view = View(self.pack(params), -grad if rule.maximize else grad, state, shape)
         self.flow = rule.recipe.flow(Bound(rule.recipe, rule.scalars), self.view)
         if layout.coded:
@@ -85,13 +88,25 @@ class Chunk:
                 self.result = stop.value
                 return None
             asked = requests(yielded)
+            self.kinds = self.seen(len(asked))
+            self.turn += 1
             if any(r.over in WIDE for r in asked):
                 return yielded
-            self.reply = answer(yielded, [self.answer(r) for r in asked])
+            self.reply = answer(yielded, list(map(self.answer, asked, self.kinds)))
 
-    def answer(self, request: Request) -> Any:
+    def seen(self, count: int) -> list[Kind | None]:
+        """What is known of the requests of a barrier, where processes answer them together."""
+        first = self.works[0]
+        if first.shard is None:
+            return [None] * count
+        rule = first.rule
+        return [*processes.kinds(rule.recipe, tuple(rule.places), rule.flags, first.form)[self.turn]]
+
+    def answer(self, request: Request, kind: Kind | None) -> Any:
         if request.over != "matrix":
-            return self.pack([reduce(t, request.over, request.how) for t in self.each(request.value)])
+            return self.pack(self.reduced(request, kind))
+        if kind is not None:
+            return self.pack(self.of_wholes(request, kind))
         if self.piece is None or not request.shared:
             return self.pack(self.of_matrices(request))
         self.asked += 1
@@ -99,6 +114,28 @@ class Chunk:
         if self.asked not in known:  # where a piece asks of its gradient, the whole is meant
             known[self.asked] = self.of_matrices(request, {id(self.works[0].grad): self.piece.work.grad})
         return self.pack(known[self.asked])
+
+    def reduced(self, request: Request, kind: Kind | None) -> list[Tensor]:
+        """The reduction of each work's tensor; of parts, what all processes make of theirs."""
+        tensors, over, how = self.each(request.value), request.over, request.how
+        shards = [w.shard for w in self.works if w.shard is not None]
+        if kind is None or not shards[0].groups(kind.gone):
+            return [reduce(t, over, how) for t in tensors]
+        found = [processes.reduced(t, over, "sum" if how == "mean" else how) for t in tensors]
+        return found if over in WIDE else processes.together(found, shards, how, kind.gone)
+
+    def of_wholes(self, request: Request, kind: Kind) -> list[Tensor]:
+        """The answers of a function of whole matrices, or this process's parts of them."""
+        wholes: dict[int, Tensor] = {}
+        for value, axes in zip((request.value, *request.others), kind.axes, strict=True):
+            for t, work in zip(self.each(value), self.works, strict=True):
+                assert axes is not None and work.shard is not None
+                wholes[id(t)] = work.shard.whole(t, axes)
+        found = self.of_matrices(request, wholes)
+        if request.shared or request.lone:
+            return found
+        every = tuple(range(len(self.works[0].shape)))
+        return [work.shard.own(t, every) for t, work in zip(found, self.works, strict=True)]  # type: ignore[union-attr]
 
     def of_matrices(self, request: Request, wholes: Mapping[int, Tensor] = {}) -> list[Tensor]:
         """The answer for each work; ``wholes`` are taken instead of the tensors with those ids."""
@@ -111,16 +148,19 @@ class Chunk:
         self.yielded = self.advance()
         if self.yielded is None:
             return None
-        asked = requests(self.yielded)
-        return [
-            Totals([reduce(t, r.over, r.how) for t in self.each(r.value)], r.how, r.slot) if r.over in WIDE else None
-            for r in asked
-        ]
+        asked = zip(requests(self.yielded), self.kinds, strict=True)
+        return [self.totals(r, kind) if r.over in WIDE else None for r, kind in asked]
+
+    def totals(self, request: Request, kind: Kind | None) -> Totals:
+        """What the works add to a total over group or model."""
+        shard = self.works[0].shard
+        groups = shard.groups(kind.gone) if shard and kind else ()
+        return Totals(self.reduced(request, kind), request.how, request.slot, groups)
 
     def tell(self, totals: list[Tensor | None]) -> None:
         like = self.works[0].param.device
-        pairs = zip(requests(self.yielded), totals, strict=True)
-        answers = [self.answer(r) if whole is None else whole.to(like, self.dtype) for r, whole in pairs]
+        asked = zip(requests(self.yielded), self.kinds, totals, strict=True)
+        answers = [self.answer(r, kind) if whole is None else whole.to(like, self.dtype) for r, kind, whole in asked]
         self.reply = answer(self.yielded, answers)
 
     def commit(self) -> None:
@@ -175,7 +215,7 @@ class Pieces:
 
 def _in_pieces(work: Work) -> bool:
     """Whether a tensor is large enough to be taken in pieces, and can be."""
-    if work.param.numel() <= CHUNK_ELEMENTS or work.param.device.type != "cpu" or work.layout.coded:
+    if work.param.numel() <= CHUNK_ELEMENTS or work.param.device.type != "cpu" or work.layout.coded or work.shard:
         return False
     # What is rounded at random goes by the place in the whole.
     plain = work.cast is None and work.seed is None and not work.rule.maximize
@@ -197,7 +237,7 @@ def _state(work: Work, role: str) -> Tensor:
 
 def chunks(works: list[Work], many: bool) -> Iterator[Chunk | Pieces]:
     """The works as chunks, each made when its turn comes; ``many`` puts equal ones together."""
-    works = [w for w in works if w.param.numel()]
+    works = [w for w in works if w.param.numel() or w.shard]
     if not many:
         yield from (Chunk([w], fast=False) for w in works)
         return
@@ -207,7 +247,7 @@ def chunks(works: list[Work], many: bool) -> Iterator[Chunk | Pieces]:
 
     def key(w: Work) -> Any:
         numbers = w.rule.numbers if w.rule.plain else id(w.rule)
-        return w.rule.kind, numbers, w.param.dtype, w.grad.dtype, w.layout, w.param.device, w.form
+        return w.rule.kind, numbers, w.param.dtype, w.grad.dtype, w.layout, w.param.device, w.form, w.fellows
 
     def stacked(w: Work) -> bool:
         return w.rule.recipe.scope == "matrix" and w.param.device.type != "cpu"

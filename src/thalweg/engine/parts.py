@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from thalweg.engine import captured, scratch
+from thalweg.engine import captured, processes, scratch
 from thalweg.engine.work import Work, reduce_model
 from thalweg.slots.base import Slot
 
@@ -19,6 +19,7 @@ class Totals(NamedTuple):
     shares: list[Tensor]
     how: str
     slot: Slot | None
+    groups: tuple[Any, ...] = ()  # of processes that have shares, too
 
 
 #: What a part asks for at a barrier, request by request; ``None`` where it does not concern other tensors.
@@ -75,8 +76,12 @@ def _total(asked: list[Totals], members: list[Part]) -> Tensor | None:
     if not asked:
         return None
     how = asked[0].how
-    whole = reduce_model([share for totals in asked for share in totals.shares], how)
-    return whole / sum(w.param.numel() for part in members for w in part.works) if how == "mean" else whole
+    shares: dict[tuple[Any, ...], list[Tensor]] = {}
+    for totals in asked:
+        shares.setdefault(totals.groups, []).extend(totals.shares)
+    wholes = [processes.over(reduce_model(some, how).reshape(1), groups, how) for groups, some in shares.items()]
+    whole = reduce_model(wholes, how)
+    return whole / sum(w.size for part in members for w in part.works) if how == "mean" else whole
 
 
 def _settle(slot: Slot | None, totals: list[Tensor | None], members: list[Part]) -> list[Tensor | None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -22,21 +22,24 @@ from torch import fx
 from thalweg.codecs import Layout
 from thalweg.engine import coding, leaves
 from thalweg.engine import numbers as arithmetic
+from thalweg.engine.axes import Follow, Unknown
 from thalweg.engine.order import Order, ordered
 from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
 from thalweg.recipe import Recipe, Scalars
 from thalweg.rounding import stochastic
+from thalweg.sharding import Axes
 from thalweg.slots.base import Over, Request, Slot
 from thalweg.square import COLUMNS, ROWS, as_shaped, as_square
 
-#: Of each axis of an input, which of its parameter's axes it is.
-Axes = tuple[int | None, ...]
 #: Reductions that leave one number of a tensor.
 WHOLE = ("tensor", *WIDE)
 
 
 class Kind(NamedTuple):
-    """What one request at a barrier asks for."""
+    """What one request at a barrier asks for.
+
+    ``axes`` are those of its value and of the ``others`` beside it, as far as they are known.
+    """
 
     over: Over
     how: str
@@ -46,6 +49,22 @@ class Kind(NamedTuple):
     whole: bool = True  # whether it is asked of something of the parameter's shape
     lone: bool = False  # whether a function of whole matrices gives a number
     square: bool = False  # whether it is asked of a square view
+    shared: bool = False
+    axes: tuple[Axes | None, ...] = ()
+
+    @property
+    def gone(self) -> frozenset[int]:
+        """The parameter's axes that a reduction takes together."""
+        (axes,) = self.axes
+        if axes is None:
+            raise Unknown("a reduction of what has other axes")
+        return frozenset(axes[place] for place in self.places(len(axes)) if axes[place] is not None)  # type: ignore[misc]
+
+    def places(self, ndim: int) -> Iterable[int]:
+        """The axes of its value that are reduced, of ``ndim``."""
+        if isinstance(self.over, str):
+            return range(ndim)
+        return (axis % ndim for axis in ((self.over,) if isinstance(self.over, int) else self.over))
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,8 @@ class Structure:
     which measure graphs see and first reduce it. Down a column a processor reads a line of memory for each row; with
     few rows the lines are still in its cache when the next column comes. ``native`` is for C++ of our own
     (``engine/native``), where codecs and random rounding are one node each, numbers need no gathering, and reductions
-    have an order of their own.
+    have an order of their own. Along the axes ``sharded`` a process holds a part of the tensor: reductions over them are
+    sums for means, and in the formula's order, as processes wait for each other there.
     """
 
     flags: tuple[tuple[str, str, bool], ...] = ()
@@ -71,6 +91,7 @@ class Structure:
     pieces: tuple[int, int] | None = None
     native: bool = False
     flat: bool = False
+    sharded: tuple[int, ...] = ()
 
     @property
     def ndim(self) -> int:
@@ -110,12 +131,15 @@ class _Recorder:
         self.graph = fx.Graph()
         self.tracer = leaves.Tracer(self.graph, structure.native)
         self.inputs: dict[tuple[Any, ...], fx.Proxy] = {}
+        self.keys: dict[fx.Node, tuple[Any, ...]] = {}
+        self.follow = Follow(lambda node: axes(self.keys[node]))
 
     def input(self, *key: Any) -> Any:
         if key not in self.inputs:
             last = next((n for n in reversed(self.graph.nodes) if n.op == "placeholder"), None)
             with self.graph.inserting_after(last) if last else self.graph.inserting_before():
                 node = self.graph.placeholder("_".join(map(str, key)))
+            self.keys[node] = key
             self.inputs[key] = fx.Proxy(node, self.tracer)
         return self.inputs[key]
 
@@ -129,8 +153,7 @@ class _Recorder:
             if not proxy.node.users:
                 self.graph.erase_node(proxy.node)
                 del self.inputs[key]
-        where = {proxy.node: key for key, proxy in self.inputs.items()}
-        inputs = tuple(where[n] for n in self.graph.nodes if n.op == "placeholder")
+        inputs = tuple(self.keys[n] for n in self.graph.nodes if n.op == "placeholder")
         module = fx.GraphModule(torch.nn.Module(), self.graph)
         return Graph(module, inputs, stores, self.blocks, self.pieces, tuple(map(self.axes, inputs)))
 
@@ -141,14 +164,17 @@ def _axes(recipe: Recipe, structure: Structure, kinds: list[list[Kind]], key: tu
     if key[0] == "answer" and len(key) == 4:
         kind = kinds[key[1]][key[2]]
         over = kind.over
-        if kind.lone or not kind.whole:
-            return ()
         if kind.square:
             return (COLUMNS if over == ROWS else ROWS,)
+        if over == "matrix":
+            return every if kind.whole and not kind.lone and not kind.shared else ()
+        (axes,) = kind.axes
+        if axes is None:
+            return ()
+        gone = set(kind.places(len(axes)))
         if isinstance(over, int):
-            return tuple(axis for axis in every if axis != over % structure.ndim)
-        gone = {axis % structure.ndim for axis in over} if isinstance(over, tuple) else ()
-        return tuple(None if axis in gone else axis for axis in every)
+            return tuple(axis for place, axis in enumerate(axes) if place not in gone)
+        return tuple(None if place in gone else axis for place, axis in enumerate(axes))
     if key[0] == "state":
         spec = recipe.state(structure.shape).get(key[2])
         if spec is not None and spec.shape is not None:
@@ -192,7 +218,7 @@ def record(
 @cache
 def _order(recipe: Recipe, numbers: tuple[tuple[str, str], ...], structure: Structure) -> Order:
     """Where requests are answered, if not in the formula's order."""
-    if not structure.native:
+    if not structure.native or structure.sharded:
         return {}
     update, kinds = _record(recipe, numbers, structure, 1, None, {})
     measures = [_record(recipe, numbers, structure, 1, b, {})[0] for b in range(len(kinds))]
@@ -275,10 +301,15 @@ def _record(
             place = order.get((turn, q), (turn, q))
             if place is not None:
                 kinds += [[] for _ in range(place[0] + 1 - len(kinds))]
-                kinds[place[0]].append(_kind(column[0]))
+                kind = _kind(column[0], recorder.follow)
+                kinds[place[0]].append(kind)
                 if place[0] == barrier:
                     values = [v for r in column for v in (r.value, *r.others)]
-                    out = values if over == "matrix" else [_reduced(v, over, how, structure) for v in values]
+                    if over != "matrix":
+                        if how == "mean" and structure.sharded and kind.gone.intersection(structure.sharded):
+                            how = "sum"
+                        values = [_reduced(v, over, how, structure) for v in values]
+                    out = values
                     outputs += [torch.stack(out) if count > 1 else out[0].reshape(1)] if over in WHOLE else out
             for i, request in enumerate(column):
                 if place is None:
@@ -296,12 +327,25 @@ def _record(
     raise AssertionError("formulas end")
 
 
-def _kind(request: Request) -> Kind:
-    places = tuple(number.node.args[1] for number in request.given)
-    function = request.fast or request.function
+def _kind(request: Request, follow: Follow) -> Kind:
+    def axes(node: fx.Node) -> Axes | None:
+        try:
+            return follow(node)
+        except Unknown:
+            return None
+
     value = request.value.node
     return Kind(
-        request.over, request.how, request.slot, function, places, _is_whole(value), request.lone, _is_square(value)
+        request.over,
+        request.how,
+        request.slot,
+        function=request.fast or request.function,
+        given=tuple(number.node.args[1] for number in request.given),
+        whole=_is_whole(value),
+        lone=request.lone,
+        square=_is_square(value),
+        shared=request.shared,
+        axes=tuple(axes(v.node) for v in (request.value, *request.others)),
     )
 
 
@@ -331,21 +375,20 @@ def _is_whole(node: fx.Node) -> bool:
     return any(n.op == "placeholder" and n.name.startswith(("param", "grad")) for n in found)
 
 
-def _sample(recipe: Recipe) -> tuple[list[tuple[str, str]], Structure]:
+def sample(recipe: Recipe) -> tuple[list[tuple[str, str]], tuple[tuple[str, str, bool], ...]]:
     """Scalars of an ordinary step (the second of a cycle, at default hyper-parameters), to count and to describe by."""
     from thalweg.hyper import flatten, join
 
     h = {**flatten(join(recipe.hypers())), **recipe.group_numbers, "k": 1, "loss_count": 1}
     scalars = recipe.scalars(h, 2, dict(recipe.numbers), (8, 8))
-    numbers, flags = layout(scalars)
-    return numbers, Structure(flags)
+    return layout(scalars)
 
 
 @cache
 def barriers(recipe: Recipe, shape: tuple[int, ...] = (1,)) -> list[list[Kind]]:
     """The reductions asked for at each barrier: ``(over, is mean)``."""
-    numbers, structure = _sample(recipe)
-    return record(recipe, numbers, Structure(structure.flags, shape), 1, None)[1]
+    numbers, flags = sample(recipe)
+    return record(recipe, numbers, Structure(flags, shape), 1, None)[1]
 
 
 @cache
@@ -354,9 +397,9 @@ def traffic(recipe: Recipe, ndim: int = 2) -> tuple[int, ...]:
 
     Counted for axes of 256, which are long enough to be factored everywhere.
     """
-    numbers, structure = _sample(recipe)
+    numbers, flags = sample(recipe)
     shape = (256,) * ndim
-    structure = Structure(structure.flags, recipe.alike(shape), native=True)
+    structure = Structure(flags, recipe.alike(shape), native=True)
     specs = recipe.state(shape).items()
     whole = {role for role, spec in specs if spec.shape is None or math.prod(spec.shape) >= math.prod(shape) > 1}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch import Tensor
 from thalweg.codecs import Layout
 from thalweg.engine.record import layout
 from thalweg.recipe import Recipe, Scalars
+
+if TYPE_CHECKING:
+    from thalweg.sharding import Shard
 
 
 @dataclass(slots=True)
@@ -71,6 +75,22 @@ class Work:
     rule: Rule
     owner: int  # id of the parameter itself
     seed: Any = None  # of what is rounded at random: a number, in a captured step a tensor
+    shard: Shard | None = None  # what the tensors are of the parameter, where its step looks at all of it
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole parameter."""
+        return tuple(self.param.shape) if self.shard is None else self.shard.shape
+
+    @property
+    def size(self) -> int:
+        """The elements of the whole parameter: the same in every process."""
+        return self.param.numel() if self.shard is None else math.prod(self.shard.shape)
+
+    @property
+    def fellows(self) -> Any:
+        """Equal for works whose parameters are shared out alike."""
+        return None if self.shard is None else self.shard.fellows
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -93,10 +113,10 @@ class Work:
     @property
     def form(self) -> tuple[int, ...]:
         """The part of the shape the recipe can see: nothing, the axes as far as it chooses by them, or all."""
-        recipe, shape = self.rule.recipe, tuple(self.param.shape)
+        recipe, shape = self.rule.recipe, self.shape
         if recipe.scope == "matrix":
             return shape
-        return recipe.alike(shape) if recipe.scope == "row" else ()
+        return recipe.alike(shape) if recipe.scope == "row" or self.shard is not None else ()
 
 
 def gradients(works: Iterable[Work], strides: Iterable[tuple[int, ...]], held: list[Tensor]) -> list[int]:
@@ -116,7 +136,7 @@ def gather(works: Iterable[Work], key: Callable[[Work], Hashable], limit: int, c
     open_chunks: dict[Any, tuple[list[Work], int]] = {}
     for work in works:
         k = key(work)
-        size = work.param.numel()
+        size = work.size
         chunk, total = open_chunks.get(k, ([], 0))
         if not chunk or total + size > limit or len(chunk) >= count:
             chunk, total = [], 0

@@ -87,11 +87,23 @@ def key(work: Work) -> Key | None:
     if (shaped and not param.is_contiguous()) or not all(_fits(work, *pair, shaped) for pair in _plain(work)):
         return None
     matrix = rule.recipe.scope == "matrix"
-    seen = rule.recipe.alike(tuple(param.shape)) if shaped else (1,) * min(param.ndim, 2) if matrix else ()
+    seen = rule.recipe.alike(work.shape) if shaped else (1,) * min(param.ndim, 2) if matrix else ()
     shape = seen or (1,)
-    structure = Structure(rule.flags, shape, work.cast, rule.maximize, work.layout, native=True, flat=matrix)
+    sharded = (0,) if work.shard and work.shard.axes else ()
+    if shaped and work.shard and work.shard.axes != sharded:
+        return None
+    structure = Structure(
+        rule.flags, shape, work.cast, rule.maximize, work.layout, native=True, flat=matrix, sharded=sharded
+    )
     found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
-    return found if _writable(found) else None
+    return found if _writable(found) and _by_rows(found) else None
+
+
+@cache
+def _by_rows(key: Key) -> bool:
+    """Whether what a process has no rows of it is not asked for columns by itself, which kernels take row by row."""
+    kinds = [kind for some in family.barriers(key) for kind in some]
+    return not key.structure.sharded or all(0 in (kind.axes[0] or ()) for kind in kinds)
 
 
 def _plain(work: Work) -> list[tuple[str, Tensor]]:
@@ -102,7 +114,7 @@ def _plain(work: Work) -> list[tuple[str, Tensor]]:
 
 def _fits(work: Work, role: str, state: Tensor, shaped: bool) -> bool:
     """Whether kernels know how a state lies beside its parameter: like it, along known axes, or a single number."""
-    spec = work.rule.recipe.state(tuple(work.param.shape)).get(role)
+    spec = work.rule.recipe.state(work.shape).get(role)
     if spec is None or spec.shape is None:
         return True
     if not spec.axes:
@@ -114,7 +126,7 @@ def _unit(key: Key, param: Tensor) -> int:
     """The length of a row that kernels see; 0 where they see none."""
     if key.recipe.squared:
         return square_shape(tuple(param.shape))[1]
-    return param[0].numel() if key.structure.ndim > 1 else 0
+    return param.shape[1:].numel() if key.structure.ndim > 1 else 0
 
 
 class Chunk:
@@ -231,6 +243,8 @@ def chunks(key: Key, members: list[int], works: list[Work]) -> list[Chunk]:
         return [Chunk(key, [i], works) for i in ordered]
     if not overs or overs & {*WIDE}:  # where all wait for all, there is nothing to keep in a cache
         return [Chunk(key, ordered, works)]
+    if key.structure.sharded:
+        return [Chunk(key, members, works)]  # in the order that other processes have them in
     sets: list[int] = []
     room = 0
     for i in ordered:

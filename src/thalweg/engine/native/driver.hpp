@@ -21,7 +21,7 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
     int64_t most = TASK / units[t] > 1 ? TASK / units[t] : 1;
     // Few pieces where each has sums of its own for all columns.
     if (COLUMN_SUMS && most < all / 64) most = all / 64;
-    const int64_t tasks = (all + most - 1) / most;
+    const int64_t tasks = all ? (all + most - 1) / most : 1;  // parts of none join in
     first[t].most = most;
     first[t + 1] = {first[t].task + tasks, 0, first[t].columns + tasks * COLUMN_SUMS * units[t], first[t].rows + all * ROW_SUMS};
     elements += sizes[t];
@@ -45,6 +45,7 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
   // The first piece of a thread's share: of as many elements as the others'.
   const auto share = [&](int64_t thread, int64_t threads) {
     int64_t target = elements * thread / threads, t = 0;
+    if (!thread) return t;  // also where the first tensors have no elements
     for (; t < count && target >= sizes[t]; ++t) target -= sizes[t];
     return t < count ? first[t].task + (target + first[t].most * units[t] / 2) / (first[t].most * units[t]) : tasks;
   };
@@ -84,7 +85,7 @@ extern "C" void run(int64_t count, const int64_t* sizes, const int64_t* units, v
         for (int64_t c = 0; c < n; ++c) to[strip + c] = T(whole[c] * share);
       }
     }
-    if (pieces) finish(t, unit, pointers + t * COLUMNS, numbers + t * NUMBERS, answers, all, totals, own, rows + first[t].rows);
+    finish(t, unit, pointers + t * COLUMNS, numbers + t * NUMBERS, answers, all, totals, own, rows + first[t].rows);
   };
   if (COLUMN_SUMS && count > 1 && elements > TASK) {
 #pragma omp parallel for schedule(dynamic)
