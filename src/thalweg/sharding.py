@@ -1,4 +1,4 @@
-"""Parameters of which each process holds a part (``DTensor``, as ``fully_shard`` makes), and tensors that go with them."""
+"""Parameters of which each process holds a part (``DTensor``, as ``fully_shard`` makes), and what goes with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVERY = range(sys.maxsize)
 
 @dataclass(frozen=True)
 class Shard:
-    """What of a parameter of ``shape`` this process holds: by the dimension of a mesh of processes, how it is placed."""
+    """What of a parameter of ``shape`` this process holds: how it is placed along each dimension of a mesh of them."""
 
     mesh: Any
     placements: tuple[Any, ...]
@@ -59,7 +59,9 @@ class Shard:
         """How a tensor with these axes of the parameter is placed: shared out along those, the same everywhere else."""
         from torch.distributed.tensor import Replicate
 
-        return [_along(p, axes.index(p.dim)) if p.is_shard() and p.dim in axes else Replicate() for p in self.placements]
+        there = (p.is_shard() and p.dim in axes for p in self.placements)
+        pairs = zip(self.placements, there, strict=True)
+        return [_along(p, axes.index(p.dim)) if along else Replicate() for p, along in pairs]
 
     def joined(self, local: Tensor, axes: Axes) -> Any:
         """The ``DTensor`` of which a tensor with these axes is this process's part."""
@@ -106,7 +108,7 @@ def placed_like(like: Any, value: Any) -> Any:
 
 
 def distributed(whole: Tensor, mesh: Any, placements: Sequence[Any]) -> Any:
-    """A tensor that is the same in every process as a ``DTensor`` with these placements; none tells another anything."""
+    """A tensor that is the same in every process as a ``DTensor`` with these placements; nothing is sent."""
     from torch.distributed.tensor import DTensor, Replicate
 
     there = DTensor.from_local(whole, mesh, [Replicate()] * len(placements), run_check=False)

@@ -142,9 +142,7 @@ def put(state: dict[str, Any], role: str, value: Tensor, kept: Layout) -> None:
     """Store a state tensor as ``kept`` says."""
     codec = kept.codec(role)
     if isinstance(codec, Blockwise):
-        state[role], state[role + SCALE] = (
-            _by_row(value, part, codec.block) for part in codec.store(_here(value))
-        )
+        state[role], state[role + SCALE] = (_by_row(value, part, codec.block) for part in codec.store(_here(value)))
     else:
         state[role] = value if codec is None else value.to(torch.bfloat16)
 
@@ -256,7 +254,7 @@ def _stored(codes: Tensor) -> tuple[int, ...]:
     return (codes.shape[:-1].numel(), codes.shape[-1])
 
 
-def _placed(codes: Any, param: Tensor, block: int) -> Tensor:
+def _placed(codes: Any, param: Tensor) -> Tensor:
     """Codes or scales of a checkpoint in memory of the parameter's, shared out as it is."""
     if is_sharded(codes):
         codes = codes.full_tensor()
@@ -363,10 +361,9 @@ class Loading:
                     codec = kept.codec(role)
                     codes, scale = values[role], values.get(role + SCALE)
                     state.pop(role + SCALE, None)
-                    coded = isinstance(codec, Blockwise) and scale is not None
-                    if coded and _stored(codes) == codec.shapes(p.numel())[0]:
-                        both = (_placed(part, p, codec.block) for part in (codes, scale))
-                        state[role], state[role + SCALE] = both
+                    same = isinstance(codec, Blockwise) and _stored(codes) == codec.shapes(p.numel())[0]
+                    if same and scale is not None:
+                        state[role], state[role + SCALE] = (_placed(part, p) for part in (codes, scale))
                         continue
                     fresh = new(p, State(shape=spec.shape, dtype=spec.dtype, axes=spec.axes), {})
                     put(state, role, fresh.copy_(placed_like(fresh, plain(values, role, spec, p))), kept)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from thalweg.hyper import suggest
-from thalweg.slots.base import Slot
 
-T = TypeVar("T", bound=Slot)
+if TYPE_CHECKING:  # slots register themselves here
+    from thalweg.slots.base import Slot
+
+T = TypeVar("T", bound="Slot")
 
 
 @dataclass(frozen=True)

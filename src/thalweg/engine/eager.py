@@ -129,7 +129,8 @@ class Chunk:
         wholes: dict[int, Tensor] = {}
         for value, axes in zip((request.value, *request.others), kind.axes, strict=True):
             for t, work in zip(self.each(value), self.works, strict=True):
-                assert axes is not None and work.shard is not None
+                assert axes is not None
+                assert work.shard is not None
                 wholes[id(t)] = work.shard.whole(t, axes)
         found = self.of_matrices(request, wholes)
         if request.shared or request.lone:

@@ -78,8 +78,8 @@ class Structure:
     which measure graphs see and first reduce it. Down a column a processor reads a line of memory for each row; with
     few rows the lines are still in its cache when the next column comes. ``native`` is for C++ of our own
     (``engine/native``), where codecs and random rounding are one node each, numbers need no gathering, and reductions
-    have an order of their own. Along the axes ``sharded`` a process holds a part of the tensor: reductions over them are
-    sums for means, and in the formula's order, as processes wait for each other there.
+    have an order of their own. Along the axes ``sharded`` a process holds a part of the tensor: over those, measure
+    graphs take sums for means, in the formula's order, and processes put them together.
     """
 
     flags: tuple[tuple[str, str, bool], ...] = ()
