@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import thalweg
+from thalweg.engine import native
+from thalweg.engine.triton import chunk
 from thalweg.optimizer import Optimizer
 from thalweg.release import GradientRelease
 
@@ -95,20 +98,37 @@ def steps(mesh: Any) -> None:
     refused = {name for name, options in REFUSED if not options}
     for engine, names in (("foreach", thalweg.list_optimizers()), ("compiled", FUSED)):
         for name in (name for name in names if name not in refused):
-            # The first basis of SOAP's is arbitrary where an axis is longer than a gradient's rank.
-            shapes = [s for s in SHAPES if name != "soap" or all(n * n <= math.prod(s) for n in s)]
-            start = [torch.randn(s, generator=torch.Generator().manual_seed(k)) for k, s in enumerate(shapes)]
-            pairs = [(x, place) for x in start for place in PLACES if place != Shard(1) or x.ndim > 1]
-            whole = [nn.Parameter(x.clone()) for x, _ in pairs]
-            parts = [nn.Parameter(distribute_tensor(x.clone(), mesh, [place])) for x, place in pairs]
-            opts = [thalweg.get(name).cls(params, engine=engine) for params in (whole, parts)]
-            for t in range(7 if "radam" in name else 3):  # RAdam moves from the sixth on
-                for k, (p, q) in enumerate(zip(whole, parts, strict=True)):
-                    p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * t + k))
-                    q.grad = distribute_tensor(p.grad.clone(), mesh, q.placements)  # type: ignore[attr-defined]
-                for opt in opts:
-                    opt.step(loss=1.0)
-            _same(f"{name}, {engine}", whole, parts, [x for x, _ in pairs])
+            step(mesh, name, engine)
+
+
+def launches(mesh: Any) -> None:
+    """So do those whose kernels are Triton's."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    native.key = lambda work: None  # type: ignore[assignment]
+    chunk.DEVICES.add("cpu")
+    for name in ("lamb", "prodigy", "adamnorm", "adamw"):
+        plans = step(mesh, name, "compiled")._compiled.plans.values()
+        assert plans
+        assert all(isinstance(each, chunk.Chunk) for plan in plans for each in plan.chunks)
+
+
+def step(mesh: Any, name: str, engine: str) -> Optimizer:
+    """One optimizer on wholes and on parts; the one of the parts."""
+    # The first basis of SOAP's is arbitrary where an axis is longer than a gradient's rank.
+    shapes = [s for s in SHAPES if name != "soap" or all(n * n <= math.prod(s) for n in s)]
+    start = [torch.randn(s, generator=torch.Generator().manual_seed(k)) for k, s in enumerate(shapes)]
+    pairs = [(x, place) for x in start for place in PLACES if place != Shard(1) or x.ndim > 1]
+    whole = [nn.Parameter(x.clone()) for x, _ in pairs]
+    parts = [nn.Parameter(distribute_tensor(x.clone(), mesh, [place])) for x, place in pairs]
+    opts = [thalweg.get(name).cls(params, engine=by) for params, by in ((whole, "foreach"), (parts, engine))]
+    for t in range(7 if "radam" in name else 3):  # RAdam moves from the sixth on
+        for k, (p, q) in enumerate(zip(whole, parts, strict=True)):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * t + k))
+            q.grad = distribute_tensor(p.grad.clone(), mesh, q.placements)  # type: ignore[attr-defined]
+        for opt in opts:
+            opt.step(loss=1.0)
+    _same(f"{name}, {engine}", whole, parts, [x for x, _ in pairs])
+    return opts[1]
 
 
 def refusals(mesh: Any) -> None:
@@ -187,8 +207,15 @@ def process(rank: int, folder: str, task: Callable[[Any], None]) -> None:
     os._exit(0)  # threads of torch's that outlive the group would abort an ordinary exit, now and then
 
 
+interpreter = pytest.mark.skipif(
+    find_spec("triton") is None or torch.accelerator.is_available(), reason="triton cannot interpret here"
+)
+
+
 @pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
-@pytest.mark.parametrize("task", [checkpoints, steps, refusals, small, release])
+@pytest.mark.parametrize(
+    "task", [checkpoints, steps, pytest.param(launches, marks=interpreter), refusals, small, release]
+)
 def test_two_processes(tmp_path: Path, task: Callable[[Any], None]) -> None:
     """What the task's line says holds in both processes."""
     mp.spawn(process, args=(str(tmp_path), task), nprocs=2)

@@ -151,7 +151,7 @@ def _served(work: Work) -> tuple[Any, Key] | None:
         asks = work.rule.recipe.asks and param.device.type == "cpu" and param.is_contiguous()
         if not asks or work.shard:
             return None
-    by = COMPILERS if work.shard is None else (native,)
+    by = COMPILERS if work.shard is None else (native, triton)
     return next(((by, key) for by in by if (key := by.key(work))), None)
 
 

@@ -83,7 +83,8 @@ def key(work: Work) -> Key | None:
         return None
     if rule.recipe.scope == "matrix" or (rule.recipe.scope == "row" and param.ndim > 1):
         return None
-    structure = Structure(rule.flags, (1,), work.cast, rule.maximize, work.layout, native=True)
+    sharded = (0,) if work.shard and work.shard.axes else ()
+    structure = Structure(rule.flags, (1,), work.cast, rule.maximize, work.layout, native=True, sharded=sharded)
     found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
     return found if _writable(found) else None
 
@@ -101,7 +102,7 @@ class Chunk:
         self.strides = [works[i].param.stride() for i in members]
         told = source(key, None)  # those of barriers cut tensors in the same way
         units = [works[i].param.numel() // told.unit for i in members]
-        tiles = [-(-n // told.units) for n in units]
+        tiles = [max(-(-n // told.units), 1) for n in units]  # parts without elements join in
         starts = [0, *itertools.accumulate(tiles)]
         self.tiles = starts[-1]
         tensors = torch.repeat_interleave(torch.tensor(tiles)).tolist()
