@@ -36,6 +36,16 @@ def test_readme_snippets_run() -> None:
         exec(compile(block, "README.md", "exec"), namespace)
 
 
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_the_snippet_on_sharding_runs() -> None:
+    """In a process of its own, which is the one of its group."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sharding.md").read_text(), re.DOTALL)
+    code = block + "print(sum(s['momentum_buffer'].nbytes for s in opt.state.values() if 'momentum_buffer' in s))\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT / "src")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 2 * 64 * 128, "one byte a number"
+
+
 @pytest.mark.parametrize("name", thalweg.list_optimizers())
 def test_docstring_is_complete(name: str) -> None:
     entry = thalweg.get(name)
