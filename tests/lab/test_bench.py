@@ -253,6 +253,28 @@ def test_the_table_fits_a_hundred_columns_with_nothing_cut(set_name: str) -> Non
     assert max(len(line.rstrip()) for line in lines) <= 100
 
 
+def test_an_interrupted_run_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the third of four; in the first there is nothing to keep."""
+    known = {"name": "a", "step_ms": {"median": 2.0}, "vs_fused": {"median": 0.5}}
+    answers: list[dict[str, Any]] = []
+
+    def answer(request: dict[str, Any], *_: Any) -> dict[str, Any]:
+        if not answers:
+            raise KeyboardInterrupt
+        return answers.pop(0)
+
+    monkeypatch.setattr(bench, "in_fresh_process", answer)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run_step_benchmark(["a", "b", "c", "d"], "tiny")
+    answers += [known, {"name": "b", "error": "broken"}]
+    told: list[str] = []
+    result = bench.run_step_benchmark(["a", "b", "c", "d"], "tiny", told=told.append)
+    assert told == ["a: 2 ms, 0.50 of fused AdamW", "b: broken"]
+    assert [row["name"] for row in result["rows"]] == ["a", "b"]
+    assert result["left"] == 2
+    assert "interrupted: 2 not measured" in str(bench.interrupted(result)[0])
+
+
 def test_rows_are_sorted_by_the_ratio_with_failures_last(monkeypatch: pytest.MonkeyPatch) -> None:
     ratios = {"slow": 2.0, "broken": None, "fast": 0.5}
 

@@ -50,6 +50,7 @@ def run_step_benchmark(
     factory: Factory | None = None,
     timeout_s: float = 1200.0,
     progress: Callable[[str], None] | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measures the optimizers' step on a parameter set, one fresh process each, and returns a JSON-able result.
 
@@ -57,7 +58,8 @@ def run_step_benchmark(
     out. ``beside`` is one more optimizer that every one is paired with. ``cold`` gives each process an empty compiler
     cache; ``checks`` adds the graph counts under churn and scaling.
     ``factory`` builds the optimizers in place of this library; it is imported in the child, so it must live at the top
-    of a module. An optimizer that fails leaves a row with its ``error`` and does not end the run.
+    of a module. An optimizer that fails leaves a row with its ``error`` and does not end the run. Interrupted, it
+    returns what has been measured, and how many are ``left``. ``told`` is given a line about each when it is done.
     """
     shapes = parameter_set(set_name)
     names = _all_names() if list(optimizers) == ["all"] else list(optimizers)
@@ -71,15 +73,19 @@ def run_step_benchmark(
         "budget_s": budget_s,
         "beside": beside,
     }
-    rows = []
-    for position, name in enumerate(names, start=1):
-        if progress is not None:
-            progress(f"{name} ({position}/{len(names)})")
+
+    def measure(name: str) -> dict[str, Any]:
         row = in_fresh_process(request | {"name": name, "kind": "step"}, cold, timeout_s)
         if checks and "error" not in row:
             found = in_fresh_process(request | {"name": name, "kind": "checks"}, False, timeout_s)
             row["checks"] = {key: value for key, value in found.items() if key != "name"}
-        rows.append(row)
+        return row
+
+    def line(row: dict[str, Any]) -> str:
+        return f"{row['step_ms']['median']:.3g} ms, {row['vs_fused']['median']:.2f} of fused AdamW"
+
+    rows = measured([(name, name) for name in names], measure, line, progress, told)
+    left = len(names) - len(rows)
     rows.sort(key=lambda row: row["vs_fused"]["median"] if "vs_fused" in row else float("inf"))
     return {
         "kind": "step",
@@ -93,7 +99,35 @@ def run_step_benchmark(
         "cold": cold,
         "provenance": provenance(threads, device),
         "rows": rows,
+        "left": left,
     }
+
+
+def measured(
+    todo: Sequence[tuple[str, Any]],
+    measure: Callable[[Any], dict[str, Any]],
+    line: Callable[[dict[str, Any]], str],
+    progress: Callable[[str], None] | None,
+    told: Callable[[str], None] | None,
+) -> list[dict[str, Any]]:
+    """The rows of what is to be measured, each with what it is called; where that is interrupted, those so far."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for position, (name, what) in enumerate(todo, start=1):
+            if progress is not None:
+                progress(f"{name} ({position}/{len(todo)})")
+            rows.append(row := measure(what))
+            if told is not None:
+                told(f"{name}: {row['error'] if 'error' in row else line(row)}")
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+    return rows
+
+
+def interrupted(result: dict[str, Any]) -> list[Text]:
+    """What to say of a result that is not all that was asked for."""
+    return [Text(f"interrupted: {result['left']} not measured", style="red")] if result.get("left") else []
 
 
 def _all_names() -> list[str]:
@@ -199,7 +233,7 @@ def render(result: dict[str, Any]) -> Group:
     multiplying = [row for row in result["rows"] if row.get("over_products") is not None]
     parts += [Text(f"{r['name']}: {r['over_products']:.2f} of its matrix products' time") for r in multiplying]
     parts += [_checks_table(result["rows"])] if any("checks" in row for row in result["rows"]) else []
-    return Group(*parts, Text(_footnote(result, has_loop), style="dim"))
+    return Group(*parts, *interrupted(result), Text(_footnote(result, has_loop), style="dim"))
 
 
 def plain_table(title: str) -> Table:

@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from thalweg.lab.bench import in_fresh_process, plain_table, provenance
+from thalweg.lab.bench import in_fresh_process, interrupted, measured, plain_table, provenance
 from thalweg.lab.errors import LabError, unknown
 from thalweg.lab.parameter_sets import count_elements, parameter_set
-from thalweg.lab.peers import LIBRARIES, pairs
+from thalweg.lab.peers import LIBRARIES, Pair, pairs
 
 
 def run_peer_benchmark(
@@ -28,11 +28,13 @@ def run_peer_benchmark(
     cold: bool = False,
     timeout_s: float = 1200.0,
     progress: Callable[[str], None] | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measures every pair in a fresh process and returns a JSON-able result.
 
     ``None`` means all optimizers that a library has too, and all libraries that are known; nothing is installed, and
     what cannot be imported is in ``missing`` with its reason. A pair that fails leaves a row with its ``error``.
+    Interrupted, it returns what has been measured, and how many are ``left``. ``told`` is given a line about each pair.
 
     Raises:
         LabError: a library is not known, or none of those asked for has any of the optimizers.
@@ -57,13 +59,17 @@ def run_peer_benchmark(
         raise LabError(f"the libraries could not be looked for: {answered['error']}")
     found: dict[str, dict[str, str]] = answered["found"]
     present = [key for key in chosen if "version" in found[key]]
-    rows = []
     todo = pairs(optimizers, present)
-    for position, pair in enumerate(todo, start=1):
-        if progress is not None:
-            progress(f"{pair.name}, {pair.library} {pair.variant} ({position}/{len(todo)})")
+
+    def measure(pair: Pair) -> dict[str, Any]:
         identity = {"name": pair.name, "library": pair.library, "variant": pair.variant}
-        rows.append(identity | in_fresh_process(request | identity | {"kind": "peer"}, cold, timeout_s))
+        return identity | in_fresh_process(request | identity | {"kind": "peer"}, cold, timeout_s)
+
+    def line(row: dict[str, Any]) -> str:
+        ratio = row["ratio"]
+        return f"{ratio['median']:.2f} ({ratio['q1']:.2f} to {ratio['q3']:.2f}) times our time"
+
+    rows = measured([(f"{p.name}, {p.library} {p.variant}", p) for p in todo], measure, line, progress, told)
     return {
         "kind": "peers",
         "set": set_name,
@@ -75,6 +81,7 @@ def run_peer_benchmark(
         "missing": {key: found[key]["error"] for key in chosen if key not in present},
         "provenance": provenance(threads, device),
         "rows": rows,
+        "left": len(todo) - len(rows),
         "means": means(rows),
     }
 
@@ -136,6 +143,7 @@ def render(result: dict[str, Any]) -> Group:
     return Group(
         table,
         *failed,
+        *interrupted(result),
         summary,
         *missing,
         Text(

@@ -154,7 +154,10 @@ def bench_step(
     beside: Annotated[str | None, typer.Option(help="One more optimizer of ours to pair every one with.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the optimizer step beside torch's fused AdamW, in the same run."""
+    """Measure the optimizer step beside torch's fused AdamW, in the same run.
+
+    Each optimizer is told when it is done; Ctrl-C ends the run with the table of those so far.
+    """
     import thalweg
     from thalweg.lab.bench import render, run_step_benchmark
     from thalweg.lab.contenders import parse_contenders
@@ -178,6 +181,7 @@ def bench_step(
             checks=checks,
             beside=beside,
             progress=status.update,
+            told=console.print,
         )
     if as_json:
         print(json.dumps(result, indent=2))

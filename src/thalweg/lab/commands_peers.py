@@ -37,7 +37,10 @@ def bench_peers(
     cold: Annotated[bool, typer.Option("--cold", help="Take first steps with an empty compiler cache.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the optimizer step beside the same optimizers of other libraries, those that are installed."""
+    """Measure the optimizer step beside the same optimizers of other libraries, those that are installed.
+
+    Each pair is told when it is done; Ctrl-C ends the run with the table of those so far.
+    """
     from thalweg.lab.bench_peers import render, run_peer_benchmark
     from thalweg.lab.contenders import find_entry
     from thalweg.lab.parameter_sets import PARAMETER_SETS
@@ -46,9 +49,10 @@ def bench_peers(
         raise unknown("parameter set", set_name, PARAMETER_SETS)
     names = None if optimizers is None else [find_entry(one).name for one in split_list(optimizers)]
     chosen = None if libraries is None else split_list(libraries)
-    with Console(stderr=True).status("starting") as status:
+    console = Console(stderr=True)
+    with console.status("starting") as status:
         result = run_peer_benchmark(
-            names, chosen, set_name, repeats, threads, engine, cold=cold, progress=status.update
+            names, chosen, set_name, repeats, threads, engine, cold=cold, progress=status.update, told=console.print
         )
     if as_json:
         print(json.dumps(result, indent=2))
