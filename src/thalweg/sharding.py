@@ -46,6 +46,22 @@ class Shard:
                 found = found * self.mesh.size(dim) + self.mesh.get_local_rank(dim)
         return found
 
+    @cached_property
+    def line(self) -> tuple[int, Any] | None:
+        """The axis that is shared out and the group of processes that do, where that is one, and piece after piece."""
+        from torch.distributed.tensor import Shard as Pieces
+
+        found = [(dim, p) for dim, p in enumerate(self.placements) if p.is_shard()]
+        if len(found) != 1 or type(found[0][1]) is not Pieces:
+            return None
+        ((dim, placement),) = found
+        return placement.dim, self.mesh.get_group(dim)
+
+    @property
+    def processes(self) -> int:
+        """How many processes share it out."""
+        return math.prod(self.mesh.size(dim) for dim, p in enumerate(self.placements) if p.is_shard())
+
     def groups(self, gone: Collection[int]) -> tuple[Any, ...]:
         """The groups of processes that put their parts together to reduce these axes, one after the other."""
         dims = (dim for dim, p in enumerate(self.placements) if p.is_shard() and p.dim in gone)

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import thalweg
-from thalweg.engine import native
+from thalweg.engine import eager, native
 from thalweg.engine.triton import chunk
 from thalweg.optimizer import Optimizer
 from thalweg.release import GradientRelease
@@ -131,6 +131,42 @@ def step(mesh: Any, name: str, engine: str) -> Optimizer:
     return opts[1]
 
 
+def owners(mesh: Any) -> None:
+    """Matrices of one shape are dealt out: each process works on whole ones of its own, more or fewer, of any rows."""
+    worked: list[int] = []
+    ordinary = eager.Chunk.applied
+
+    def applied(chunk: eager.Chunk, request: Any, values: list[list[Tensor]]) -> list[Tensor]:
+        worked.append(len(values[0]))
+        return ordinary(chunk, request, values)
+
+    eager.Chunk.applied = applied  # type: ignore[method-assign]
+    mine = 3 if dist.get_rank() == 0 else 2
+    for name, asked in (("muon", 1), ("adamw2", 2), ("soap", 4)):
+        worked.clear()
+        other = thalweg.get(name).cls(parts := _shared_out(mesh, [(9, 9)] * 5), engine="foreach")
+        other.step()
+        assert worked == [mine] * asked, (name, worked)
+        whole = [nn.Parameter(p.full_tensor()) for p in _shared_out(mesh, [(9, 9)] * 5)]
+        opt = thalweg.get(name).cls(whole, engine="foreach")
+        for _ in range(2):
+            for p, q in zip(whole, parts, strict=True):
+                p.grad = q.grad.full_tensor()
+            opt.step()
+        other.step()
+        _same(name, whole, parts, [p.full_tensor() for p in _shared_out(mesh, [(9, 9)] * 5)])
+
+
+def _shared_out(mesh: Any, shapes: Iterable[tuple[int, ...]]) -> list[Any]:
+    """Parameters with gradients, whose rows are shared out."""
+    found = []
+    for k, shape in enumerate(shapes):
+        x, grad = torch.randn(2, *shape, generator=torch.Generator().manual_seed(k)).unbind()
+        found.append(nn.Parameter(distribute_tensor(x, mesh, [Shard(0)])))
+        found[-1].grad = distribute_tensor(grad, mesh, [Shard(0)])
+    return found
+
+
 def refusals(mesh: Any) -> None:
     """What is no formula of axes is refused before anything moves."""
     for name, options in REFUSED:
@@ -214,7 +250,7 @@ interpreter = pytest.mark.skipif(
 
 @pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 @pytest.mark.parametrize(
-    "task", [checkpoints, steps, pytest.param(launches, marks=interpreter), refusals, small, release]
+    "task", [checkpoints, steps, pytest.param(launches, marks=interpreter), owners, refusals, small, release]
 )
 def test_two_processes(tmp_path: Path, task: Callable[[Any], None]) -> None:
     """What the task's line says holds in both processes."""

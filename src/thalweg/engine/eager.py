@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thalweg.engine import coding, parts, processes
 from thalweg.engine.many import Many
+from thalweg.engine.owners import Deal
 from thalweg.engine.parts import Asked, Totals
 from thalweg.engine.record import Kind
 from thalweg.engine.view import WIDE, Bound, View, answer, reduce, requests
@@ -126,6 +127,11 @@ class Chunk:
 
     def of_wholes(self, request: Request, kind: Kind) -> list[Tensor]:
         """The answers of a function of whole matrices, or this process's parts of them."""
+        shard = self.works[0].shard
+        assert shard is not None
+        everywhere = request.shared or request.lone
+        if shard.line and len(self.works) >= (shard.processes if everywhere else 2):
+            return self.by_owners(request, kind, Deal(shard, len(self.works)), everywhere)
         wholes: dict[int, Tensor] = {}
         for value, axes in zip((request.value, *request.others), kind.axes, strict=True):
             for t, work in zip(self.each(value), self.works, strict=True):
@@ -133,17 +139,29 @@ class Chunk:
                 assert work.shard is not None
                 wholes[id(t)] = work.shard.whole(t, axes)
         found = self.of_matrices(request, wholes)
-        if request.shared or request.lone:
+        if everywhere:
             return found
         every = tuple(range(len(self.works[0].shape)))
         return [work.shard.own(t, every) for t, work in zip(found, self.works, strict=True)]  # type: ignore[union-attr]
 
+    def by_owners(self, request: Request, kind: Kind, deal: Deal, everywhere: bool) -> list[Tensor]:
+        """The same, where each process works on matrices of its own."""
+        own: list[Tensor] = []
+        values = [self.each(value) for value in (request.value, *request.others)]
+        wholes = [deal.wholes(parts, axes or ()) for parts, axes in zip(values, kind.axes, strict=True)]
+        if deal.mine:
+            own = self.applied(request, wholes)
+        return deal.everywhere(own) if everywhere else deal.parts(own, values[0][0])
+
     def of_matrices(self, request: Request, wholes: Mapping[int, Tensor] = {}) -> list[Tensor]:
         """The answer for each work; ``wholes`` are taken instead of the tensors with those ids."""
         values = [self.each(value) for value in (request.value, *request.others)]
-        stacks = [_stack([wholes.get(id(t), t) for t in tensors]) for tensors in values]
+        return self.applied(request, [[wholes.get(id(t), t) for t in tensors] for tensors in values])
+
+    def applied(self, request: Request, values: list[list[Tensor]]) -> list[Tensor]:
+        """A request's function of tensors, each value's for every work."""
         function = (self.fast and request.fast) or request.function
-        return list(function(*stacks, *request.given).unbind())
+        return list(function(*map(_stack, values), *request.given).unbind())
 
     def ask(self) -> Asked | None:
         self.yielded = self.advance()
@@ -250,13 +268,13 @@ def chunks(works: list[Work], many: bool) -> Iterator[Chunk | Pieces]:
         numbers = w.rule.numbers if w.rule.plain else id(w.rule)
         return w.rule.kind, numbers, w.param.dtype, w.grad.dtype, w.layout, w.param.device, w.form, w.fellows
 
-    def stacked(w: Work) -> bool:
-        return w.rule.recipe.scope == "matrix" and w.param.device.type != "cpu"
+    def limit(w: Work) -> int:
+        """The elements of a chunk. Matrices that are shared out go together, one at least for each process."""
+        matrix = w.rule.recipe.scope == "matrix"
+        most = STACK_ELEMENTS if matrix and w.param.device.type != "cpu" else CHUNK_ELEMENTS
+        return w.shard.processes * max(most, w.size) if w.shard and matrix else most
 
-    matrix = [w for w in works if stacked(w)]
-    other = [w for w in works if not stacked(w)]
-    for members, limit in ((other, CHUNK_ELEMENTS), (matrix, STACK_ELEMENTS)):
-        yield from (Chunk(part) for part in gather(members, key, limit, len(works)))
+    yield from (Chunk(part) for part in gather(works, key, limit, len(works)))
 
 
 def run(works: list[Work], many: bool) -> None:

@@ -130,7 +130,9 @@ def gradients(works: Iterable[Work], strides: Iterable[tuple[int, ...]], held: l
     return found
 
 
-def gather(works: Iterable[Work], key: Callable[[Work], Hashable], limit: int, count: int) -> list[list[Work]]:
+def gather(
+    works: Iterable[Work], key: Callable[[Work], Hashable], limit: Callable[[Work], int], count: int
+) -> list[list[Work]]:
     """Chunks of works with equal keys: at most ``count`` works, and at most ``limit`` elements unless alone."""
     chunks: list[list[Work]] = []
     open_chunks: dict[Any, tuple[list[Work], int]] = {}
@@ -138,7 +140,7 @@ def gather(works: Iterable[Work], key: Callable[[Work], Hashable], limit: int, c
         k = key(work)
         size = work.size
         chunk, total = open_chunks.get(k, ([], 0))
-        if not chunk or total + size > limit or len(chunk) >= count:
+        if not chunk or total + size > limit(work) or len(chunk) >= count:
             chunk, total = [], 0
             chunks.append(chunk)
         chunk.append(work)
