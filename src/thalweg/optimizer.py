@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -47,6 +47,7 @@ ROUNDINGS = ("nearest", "stochastic", "kahan")
 ENGINES = ("auto", "compiled", "foreach", "reference")
 #: The step at which half-precision parameters are looked at, once, for whether they move at all.
 STALL_STEP = 10
+HALVES = frozenset((torch.bfloat16, torch.float16))
 #: Parameter elements from which ``engine="auto"`` compiles; below, a compiler costs more than it ever gives back.
 COMPILE_FROM = 1 << 20
 
@@ -245,8 +246,7 @@ class Optimizer(torch.optim.Optimizer):
                     self._check_sparse(p, recipe, group)
         if self._is_rehearsal(groups):
             for group, recipe, params in groups:
-                for p in params:
-                    self._laid_out(p, recipe, group, group)
+                list(self._laid_out(params, recipe, group, group))
             return
         for group, _, _ in groups:
             if not group.get("train_mode", True):
@@ -330,24 +330,35 @@ class Optimizer(torch.optim.Optimizer):
             )
 
     def _laid_out(
-        self, param: Tensor, recipe: Recipe, group: Mapping[str, Any], h: Mapping[str, Any]
-    ) -> tuple[Layout, list[Tensor]]:
-        """How a parameter's state is stored, and the state, made where it is missing. Refuses a sharded parameter whose
-        step is not that of its parts.
+        self, params: Sequence[Tensor], recipe: Recipe, group: Mapping[str, Any], h: Mapping[str, Any]
+    ) -> Iterator[tuple[Layout, list[Tensor]]]:
+        """How each parameter's state is stored, and the state, made where it is missing. Refuses a sharded parameter
+        whose step is not that of its parts.
         """
-        kept = storage.layout(recipe, param, group["state"], self.rounding)
-        if is_sharded(param) and recipe.scope != "element":
-            why = processes.obstacle(recipe, storage.real_shape(param))
-            if why is not None:
-                raise RuntimeError(
-                    f"{type(self).__name__} cannot step on sharded parameters (DTensor) here: {why}; leave this"
-                    f" parameter of shape {tuple(param.shape)} whole, or give it another optimizer"
-                )
-        return kept, storage.tensors(self.state[param], param, recipe, kept, h)
+        known: dict[Any, Layout] = {}  # most parameters are like another
+        for p in params:
+            if is_sharded(p):
+                self._check_sharded(p, recipe)
+                kept = storage.layout(recipe, p, group["state"], self.rounding)
+            elif (like := (p.shape, p.dtype)) in known:
+                kept = known[like]
+            else:
+                known[like] = kept = storage.layout(recipe, p, group["state"], self.rounding)
+            yield kept, storage.tensors(self.state[p], p, recipe, kept, h)
+
+    def _check_sharded(self, param: Tensor, recipe: Recipe) -> None:
+        """Refuse a sharded parameter whose step is not that of its parts."""
+        shape = storage.real_shape(param)
+        why = processes.obstacle(recipe, shape if recipe.scope == "matrix" else recipe.alike(shape))
+        if why is not None:
+            raise RuntimeError(
+                f"{type(self).__name__} cannot step on sharded parameters (DTensor) here: {why}; leave this"
+                f" parameter of shape {tuple(param.shape)} whole, or give it another optimizer"
+            )
 
     def _half_precision(self, works: list[Work]) -> list[Tensor]:
         """The half-precision parameters that take their ``STALL_STEP``-th step now, to see whether they move."""
-        owners = {w.owner for w in works if w.param.dtype in (torch.bfloat16, torch.float16)}
+        owners = {w.owner for w in works if w.param.dtype in HALVES}
         groups = [group for group in self.param_groups if not group["capturable"]] if owners else []
         params = [p for group in groups for p in group["params"] if id(p) in owners]
         return [p for p in params if self.state[p]["step"].item() == STALL_STEP - 1]
@@ -388,9 +399,8 @@ class Optimizer(torch.optim.Optimizer):
                 works += more
                 steps += become
                 continue
-            for p in params:
+            for p, (kept, tensors) in zip(params, self._laid_out(params, recipe, group, h), strict=True):
                 state = self.state[p]
-                kept, tensors = self._laid_out(p, recipe, group, h)
                 t = int(state["step"].item()) + 1
                 numbers = {k: state[k].item() for k in start} if start else {}
                 shape = storage.real_shape(p) if recipe.sized else None
@@ -404,8 +414,8 @@ class Optimizer(torch.optim.Optimizer):
                 drawn = None
                 if kept.seeded:
                     drawn = seed(t, places[p])
-                if p.grad.layout == torch.strided:  # type: ignore[union-attr]
-                    works.append(storage.work(p, tensors, kept, rule, drawn))
+                if (grad := p.grad).layout == torch.strided:  # type: ignore[union-attr]
+                    works.append(storage.work(p, grad, tensors, kept, rule, p, drawn))  # type: ignore[arg-type]
                 else:
                     rows.append(storage.Rows(p, tensors, kept, rule, drawn))
         return works, rows, steps, hosts
@@ -420,7 +430,7 @@ class Optimizer(torch.optim.Optimizer):
         places: Mapping[Tensor, int],
     ) -> tuple[list[Work], captured.Steps]:
         """The works of a group in a step that can be captured, and what numbers become."""
-        laid = [self._laid_out(p, recipe, group, h) for p in params]
+        laid = list(self._laid_out(params, recipe, group, h))
         members = [
             captured.Member(
                 self.state[p],
@@ -432,7 +442,11 @@ class Optimizer(torch.optim.Optimizer):
         ]
         rules, steps = captured.rules(recipe, h, group["maximize"], index, members)
         pairs = zip(params, laid, rules, strict=True)
-        return [storage.work(p, tensors, kept, *rule) for p, (kept, tensors), rule in pairs], steps
+        works = [
+            storage.work(p, p.grad, tensors, kept, rule, p, drawn)  # type: ignore[arg-type]
+            for p, (kept, tensors), (rule, drawn) in pairs
+        ]
+        return works, steps
 
     def _recode(self, group: dict[str, Any]) -> None:
         """Store the group's state as its option ``state`` now says."""

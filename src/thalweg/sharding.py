@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 #: Of each axis of a tensor, which of its parameter's axes it is, None for one of another length.
 Axes = tuple[int | None, ...]
@@ -113,7 +114,7 @@ def local(t: Any) -> Tensor:
 
 def is_sharded(t: Any) -> bool:
     """Whether this process holds a part of the tensor."""
-    return type(t) is not torch.nn.Parameter and hasattr(t, "to_local")
+    return type(t) is not Parameter and hasattr(t, "to_local")
 
 
 def placed_like(like: Any, value: Any) -> Any:

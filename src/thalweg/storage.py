@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from thalweg.codecs import COMPENSATION, SCALE, Blockwise, Codec, Layout, choose, fits
 from thalweg.engine.work import Rule, Work
@@ -40,7 +41,9 @@ def real_shape(param: Tensor) -> tuple[int, ...]:
 
 def shard_of(param: Any) -> Shard | None:
     """What of a parameter this process holds; None for all of it."""
-    return Shard(param.device_mesh, param.placements, real_shape(param)) if is_sharded(param) else None
+    if type(param) is Parameter or not is_sharded(param):  # most are, and every step asks
+        return None
+    return Shard(param.device_mesh, param.placements, real_shape(param))
 
 
 def new(param: Tensor, spec: State, h: Mapping[str, Any]) -> Tensor:
@@ -202,16 +205,10 @@ def any_gradient(param: Tensor) -> bool:
     return bool((grad if grad.layout == torch.strided else grad.coalesce().values()).any())
 
 
-def work(param: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, seed: Any) -> Work:
-    """The parameter's step as the engines take it; complex tensors as real pairs."""
-    grad = param.grad
-    assert grad is not None
-    return _real_work(param, grad, tensors, kept, rule, id(param), seed)
-
-
-def _real_work(
-    param: Tensor, grad: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, owner: int, seed: Any
+def work(
+    param: Tensor, grad: Tensor, tensors: list[Tensor], kept: Layout, rule: Rule, owner: Tensor, seed: Any
 ) -> Work:
+    """The step of a parameter, or of rows of the ``owner``, as the engines take it; complex tensors as real pairs."""
     shard = shard_of(param)
     if shard is not None:
         if grad.placements != shard.placements:  # type: ignore[attr-defined]
@@ -227,7 +224,7 @@ def _real_work(
         real = torch.view_as_real
         tensors = [real(s) if s.is_complex() else s for s in tensors]
         param, grad = real(param.detach()), real(grad.detach())
-    return Work(param, grad, tensors, kept, rule, owner, seed, shard)
+    return Work(param, grad, tensors, kept, rule, id(owner), seed, shard)
 
 
 class Rows:
@@ -242,7 +239,7 @@ class Rows:
         self.at = tuple(grad.indices())
         self.whole = [param.detach(), *tensors]
         self.parts = [t[self.at] for t in self.whole]
-        self.work = _real_work(self.parts[0], grad.values(), self.parts[1:], kept, rule, id(param), seed)
+        self.work = work(self.parts[0], grad.values(), self.parts[1:], kept, rule, param, seed)
 
     def put(self) -> None:
         for whole, part in zip(self.whole, self.parts, strict=True):
