@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import thalweg
-from thalweg.engine import eager, native
+from thalweg.engine import eager, native, processes
 from thalweg.engine.triton import chunk
 from thalweg.optimizer import Optimizer
 from thalweg.release import GradientRelease
+from thalweg.slots.base import Slot, mean
 
 STEPS = 4
 #: One by scope, with states of every kind: like the parameter, of rows, columns or whole matrices, numbers, codes.
@@ -231,6 +233,32 @@ def _same(what: str, whole: Iterable[Tensor], parts: Iterable[Any], start: Itera
         assert moved > 0, what
         rounding = 4e-7 * max(p.abs().max().item(), 0.1)  # of the parameter, which has float32
         assert (p - q).abs().max().item() < 1e-3 * moved + rounding, (what, tuple(p.shape), p, q)
+
+
+@dataclass(frozen=True, repr=False)
+class _Own(Slot):
+    """A formula of a user's: the step over the mean size of what a function of torch's makes of it."""
+
+    scope = "tensor"
+    function: Callable[[Any], Any] = torch.clone
+
+    def __call__(self, x: Any, h: Any, u: Any) -> Any:
+        size = yield mean(self.function(u).abs())
+        return u / size
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda u: u.erf() * u, None),
+        (lambda u: u.flatten(), "it asks for something of other axes"),
+        (lambda u: u / u.norm(), "norm of whole tensors"),
+    ],
+)
+def test_formulas_of_users_are_followed_or_refused(function: Callable[[Any], Any], why: str | None) -> None:
+    """Element by element they may be anything that torch calls so."""
+    found = processes.obstacle(thalweg.ADAMW.but(direction=_Own(function)), (4, 6))
+    assert found is None if why is None else (found or "").startswith(why)
 
 
 def process(rank: int, folder: str, task: Callable[[Any], None]) -> None:

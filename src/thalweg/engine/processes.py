@@ -59,14 +59,15 @@ def kinds(recipe: Recipe, places: tuple[tuple[str, str], ...], flags: Any, shape
 def obstacle(recipe: Recipe, shape: tuple[int, ...]) -> str | None:
     """Why the step of a tensor of this shape cannot be taken by its parts; None if it can."""
     numbers, flags = sample(recipe)
-    graph, asked = record(recipe, numbers, Structure(flags, shape, native=True, sharded=(0,)), 1, None)
-    nodes = graph.module.graph.nodes
-    known = dict(zip((n for n in nodes if n.op == "placeholder"), graph.axes, strict=True))
-    follow = Follow(known.__getitem__)
     try:
+        graph, asked = record(recipe, numbers, Structure(flags, shape, native=True, sharded=(0,)), 1, None)
+        nodes = graph.module.graph.nodes
+        known = dict(zip((n for n in nodes if n.op == "placeholder"), graph.axes, strict=True))
+        follow = Follow(known.__getitem__)
         for node in nodes:
             if node.op != "output":
                 follow(node)
     except Unknown as error:
         return str(error)
-    return "what it asks for" if any(None in kind.axes for some in asked for kind in some) else None
+    unknown = any(None in kind.axes for some in asked for kind in some)
+    return "it asks for something of other axes than its own" if unknown else None
