@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from thalweg.codecs import COMPENSATION, SCALE, Blockwise, Codec, Layout, choose, fits
 from thalweg.engine.work import Rule, Work
@@ -41,9 +40,7 @@ def real_shape(param: Tensor) -> tuple[int, ...]:
 
 def shard_of(param: Any) -> Shard | None:
     """What of a parameter this process holds; None for all of it."""
-    if type(param) is Parameter or not is_sharded(param):  # most are, and every step asks
-        return None
-    return Shard(param.device_mesh, param.placements, real_shape(param))
+    return Shard(param.device_mesh, param.placements, real_shape(param)) if is_sharded(param) else None
 
 
 def new(param: Tensor, spec: State, h: Mapping[str, Any]) -> Tensor:

@@ -126,32 +126,23 @@ class Chunk:
         return found if over in WIDE else processes.together(found, shards, how, kind.gone)
 
     def of_wholes(self, request: Request, kind: Kind) -> list[Tensor]:
-        """The answers of a function of whole matrices, or this process's parts of them."""
-        shard = self.works[0].shard
+        """The answers of a function of whole matrices, or this process's parts of them.
+
+        Each process works on matrices of its own if there are enough, else all on all.
+        """
+        shard, count = self.works[0].shard, len(self.works)
         assert shard is not None
         everywhere = request.shared or request.lone
-        if shard.line and len(self.works) >= (shard.processes if everywhere else 2):
-            return self.by_owners(request, kind, Deal(shard, len(self.works)), everywhere)
-        wholes: dict[int, Tensor] = {}
-        for value, axes in zip((request.value, *request.others), kind.axes, strict=True):
-            for t, work in zip(self.each(value), self.works, strict=True):
-                assert axes is not None
-                assert work.shard is not None
-                wholes[id(t)] = work.shard.whole(t, axes)
-        found = self.of_matrices(request, wholes)
-        if everywhere:
-            return found
-        every = tuple(range(len(self.works[0].shape)))
-        return [work.shard.own(t, every) for t, work in zip(found, self.works, strict=True)]  # type: ignore[union-attr]
-
-    def by_owners(self, request: Request, kind: Kind, deal: Deal, everywhere: bool) -> list[Tensor]:
-        """The same, where each process works on matrices of its own."""
-        own: list[Tensor] = []
-        values = [self.each(value) for value in (request.value, *request.others)]
-        wholes = [deal.wholes(parts, axes or ()) for parts, axes in zip(values, kind.axes, strict=True)]
-        if deal.mine:
-            own = self.applied(request, wholes)
-        return deal.everywhere(own) if everywhere else deal.parts(own, values[0][0])
+        axes = [of or () for of in kind.axes]
+        values = list(zip(map(self.each, (request.value, *request.others)), axes, strict=True))
+        if shard.line and count >= (shard.processes if everywhere else 2):
+            deal = Deal(shard, count)
+            wholes = [deal.wholes(*value) for value in values]
+            own = self.applied(request, wholes) if deal.mine else []
+            return deal.everywhere(own) if everywhere else deal.parts(own, values[0][0][0])
+        found = self.applied(request, [[shard.whole(t, of) for t in parts] for parts, of in values])
+        every = tuple(range(len(shard.shape)))
+        return found if everywhere else [shard.own(t, every) for t in found]
 
     def of_matrices(self, request: Request, wholes: Mapping[int, Tensor] = {}) -> list[Tensor]:
         """The answer for each work; ``wholes`` are taken instead of the tensors with those ids."""
