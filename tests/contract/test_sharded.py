@@ -101,6 +101,8 @@ def steps(mesh: Any) -> None:
     for engine, names in (("foreach", thalweg.list_optimizers()), ("compiled", FUSED)):
         for name in (name for name in names if name not in refused):
             step(mesh, name, engine)
+    # Numbers of each tensor and totals at once: processes must have their tensors in one order, whatever they hold.
+    step(mesh, "lamb", "compiled", techniques=["clip_norm"])
 
 
 def launches(mesh: Any) -> None:
@@ -114,7 +116,7 @@ def launches(mesh: Any) -> None:
         assert all(isinstance(each, chunk.Chunk) for plan in plans for each in plan.chunks)
 
 
-def step(mesh: Any, name: str, engine: str) -> Optimizer:
+def step(mesh: Any, name: str, engine: str, **options: Any) -> Optimizer:
     """One optimizer on wholes and on parts; the one of the parts."""
     # The first basis of SOAP's is arbitrary where an axis is longer than a gradient's rank.
     shapes = [s for s in SHAPES if name != "soap" or all(n * n <= math.prod(s) for n in s)]
@@ -122,7 +124,8 @@ def step(mesh: Any, name: str, engine: str) -> Optimizer:
     pairs = [(x, place) for x in start for place in PLACES if place != Shard(1) or x.ndim > 1]
     whole = [nn.Parameter(x.clone()) for x, _ in pairs]
     parts = [nn.Parameter(distribute_tensor(x.clone(), mesh, [place])) for x, place in pairs]
-    opts = [thalweg.get(name).cls(params, engine=by) for params, by in ((whole, "foreach"), (parts, engine))]
+    make = thalweg.get(name).cls
+    opts = [make(params, engine=by, **options) for params, by in ((whole, "foreach"), (parts, engine))]
     for t in range(7 if "radam" in name else 3):  # RAdam moves from the sixth on
         for k, (p, q) in enumerate(zip(whole, parts, strict=True)):
             p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * t + k))

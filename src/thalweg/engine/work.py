@@ -88,6 +88,11 @@ class Work:
         return self.param.numel() if self.shard is None else math.prod(self.shard.shape)
 
     @property
+    def sharded(self) -> tuple[int, ...]:
+        """What kernels are told is shared out, if anything is: their first axis, of rows or of all elements."""
+        return (0,) if self.shard is not None and self.shard.axes else ()
+
+    @property
     def fellows(self) -> Any:
         """Equal for works whose parameters are shared out alike."""
         return None if self.shard is None else self.shard.fellows

@@ -89,11 +89,10 @@ def key(work: Work) -> Key | None:
     matrix = rule.recipe.scope == "matrix"
     seen = rule.recipe.alike(work.shape) if shaped else (1,) * min(param.ndim, 2) if matrix else ()
     shape = seen or (1,)
-    sharded = (0,) if work.shard and work.shard.axes else ()
-    if shaped and work.shard and work.shard.axes != sharded:
+    if shaped and work.shard and work.shard.axes != work.sharded:
         return None
     structure = Structure(
-        rule.flags, shape, work.cast, rule.maximize, work.layout, native=True, flat=matrix, sharded=sharded
+        rule.flags, shape, work.cast, rule.maximize, work.layout, native=True, flat=matrix, sharded=work.sharded
     )
     found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
     return found if _writable(found) and _by_rows(found) else None
@@ -236,15 +235,14 @@ class Chunk:
 
 def chunks(key: Key, members: list[int], works: list[Work]) -> list[Chunk]:
     """The works of a family, largest first: all in one chunk, but where they ask for functions of matrices."""
-    size = {i: works[i].param.numel() for i in members}
+    size = {i: works[i].size for i in members}  # so that all processes have one order
     ordered = sorted(members, key=lambda i: -size[i])
     overs = {kind.over for kinds in family.barriers(key) for kind in kinds}
     if "matrix" in overs:
         return [Chunk(key, [i], works) for i in ordered]
-    if not overs or overs & {*WIDE}:  # where all wait for all, there is nothing to keep in a cache
+    # Where all wait for all, or for other processes, there is nothing to keep in a cache.
+    if not overs or overs & {*WIDE} or key.structure.sharded:
         return [Chunk(key, ordered, works)]
-    if key.structure.sharded:
-        return [Chunk(key, members, works)]  # in the order that other processes have them in
     sets: list[int] = []
     room = 0
     for i in ordered:

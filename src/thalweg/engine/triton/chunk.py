@@ -83,8 +83,7 @@ def key(work: Work) -> Key | None:
         return None
     if rule.recipe.scope == "matrix" or (rule.recipe.scope == "row" and param.ndim > 1):
         return None
-    sharded = (0,) if work.shard and work.shard.axes else ()
-    structure = Structure(rule.flags, (1,), work.cast, rule.maximize, work.layout, native=True, sharded=sharded)
+    structure = Structure(rule.flags, (1,), work.cast, rule.maximize, work.layout, native=True, sharded=work.sharded)
     found = Key(rule.recipe, tuple(rule.places), structure, 1, (param.device, *dtypes))
     return found if _writable(found) else None
 
