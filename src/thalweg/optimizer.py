@@ -337,13 +337,13 @@ class Optimizer(torch.optim.Optimizer):
         """
         known: dict[Any, Layout] = {}  # most parameters are like another
         for p in params:
-            if is_sharded(p):
-                self._check_sharded(p, recipe)
-                kept = storage.layout(recipe, p, group["state"], self.rounding)
-            elif (like := (p.shape, p.dtype)) in known:
-                kept = known[like]
-            else:
-                known[like] = kept = storage.layout(recipe, p, group["state"], self.rounding)
+            sharded = is_sharded(p)
+            like = p.shape, p.dtype, p.placements if sharded else None  # type: ignore[attr-defined]
+            if like not in known:
+                if sharded:
+                    self._check_sharded(p, recipe)
+                known[like] = storage.layout(recipe, p, group["state"], self.rounding)
+            kept = known[like]
             yield kept, storage.tensors(self.state[p], p, recipe, kept, h)
 
     def _check_sharded(self, param: Tensor, recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.sharding import is_sharded, local
+from thalweg.sharding import local
 
 _MASK = 0xFFFFFFFF
 #: Seeds travel with float32 scalars, which are exact up to here.
@@ -59,7 +59,7 @@ def stalled(before: Sequence[Tensor], params: Sequence[Tensor]) -> float:
     still = moving = 0
     for old, p in zip(before, params, strict=True):
         assert p.grad is not None
-        old, p, grad = (local(t) if is_sharded(t) else t for t in (old, p, p.grad))
+        old, p, grad = map(local, (old, p, p.grad))
         pushed = grad != 0
         moving += int(pushed.sum())
         still += int((pushed & (old == p)).sum())

@@ -107,7 +107,9 @@ def _along(placement: Any, axis: int) -> Any:
 
 
 def local(t: Any) -> Tensor:
-    """What this process holds of a ``DTensor``."""
+    """What this process holds of a tensor: of a ``DTensor`` its part."""
+    if not is_sharded(t):
+        return t
     found = t.to_local()
     return found.wait() if hasattr(found, "wait") else found
 

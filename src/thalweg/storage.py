@@ -112,7 +112,7 @@ def tensors(state: dict[str, Any], param: Tensor, recipe: Recipe, kept: Layout, 
     for role, spec in recipe.state(real_shape(param)).items():
         codec = kept.codec(role)
         if role not in state and isinstance(codec, Blockwise):  # all blocks are alike, and one is soon encoded
-            here = _here(param)
+            here = local(param)
             one = codec.store(new(here.detach().new_empty(codec.block), spec, h))
             blocks = here.numel() // codec.block
             state[role], state[role + SCALE] = (_by_row(param, part.repeat(blocks, 1), codec.block) for part in one)
@@ -142,7 +142,7 @@ def put(state: dict[str, Any], role: str, value: Tensor, kept: Layout) -> None:
     """Store a state tensor as ``kept`` says."""
     codec = kept.codec(role)
     if isinstance(codec, Blockwise):
-        state[role], state[role + SCALE] = (_by_row(value, part, codec.block) for part in codec.store(_here(value)))
+        state[role], state[role + SCALE] = (_by_row(value, part, codec.block) for part in codec.store(local(value)))
     else:
         state[role] = value if codec is None else value.to(torch.bfloat16)
 
@@ -161,11 +161,6 @@ def plain(state: Mapping[str, Any], role: str, spec: State, param: Tensor) -> Te
     shard = shard_of(param)
     assert shard is not None
     return shard.joined(value, tuple(range(param.ndim)))
-
-
-def _here(t: Tensor) -> Tensor:
-    """What this process holds of a tensor."""
-    return local(t) if is_sharded(t) else t
 
 
 def _flat(codes: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class Engine:
 
         A graph that does not compile has changed nothing, so the foreach engine can take over its tensors.
         """
-        works = [w for w in works if w.param.numel() or w.shard]
+        works = [w for w in works if w.size]
         plan = self._plan(works)
         packed = _Packed()
         fused = (_Run(chunk, works, packed, self, strict) for chunk in plan.chunks)
@@ -151,8 +151,9 @@ def _served(work: Work) -> tuple[Any, Key] | None:
         asks = work.rule.recipe.asks and param.device.type == "cpu" and param.is_contiguous()
         if not asks or work.shard:
             return None
-    by = COMPILERS if work.shard is None else (native, triton)
-    return next(((by, key) for by in by if (key := by.key(work))), None)
+    # Inductor's chunks are cut by what a process holds, and would not be the same in all.
+    compilers = COMPILERS if work.shard is None else (native, triton)
+    return next(((by, key) for by in compilers if (key := by.key(work))), None)
 
 
 def _pointers(works: list[Work]) -> tuple[int, ...]:

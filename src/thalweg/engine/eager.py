@@ -247,7 +247,7 @@ def _state(work: Work, role: str) -> Tensor:
 
 def chunks(works: list[Work], many: bool) -> Iterator[Chunk | Pieces]:
     """The works as chunks, each made when its turn comes; ``many`` puts equal ones together."""
-    works = [w for w in works if w.param.numel() or w.shard]
+    works = [w for w in works if w.size]
     if not many:
         yield from (Chunk([w], fast=False) for w in works)
         return
